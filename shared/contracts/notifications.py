@@ -1,0 +1,89 @@
+"""Events of notifications: what was sent, what was not, and what came back."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar
+
+from shared.contracts.base import Event
+from shared.contracts.intake import Channel
+
+
+class DeliveryKind(StrEnum):
+    """Why a message is sent."""
+
+    CONFIRMATION = "confirmation"
+    REMINDER = "reminder"
+    CANCELLATION = "cancellation"
+
+
+class ReplyIntent(StrEnum):
+    """What a reply asks for; ``other`` is for a person to read."""
+
+    CONFIRM = "confirm"
+    CANCEL = "cancel"
+    STOP = "stop"
+    HELP = "help"
+    OTHER = "other"
+
+
+class DeliveryEvent(Event):
+    """About one message to one person; the subject is ``delivery_id``."""
+
+    topic: ClassVar[str] = "notifications.events"
+    delivery_id: str
+    appointment_id: str
+    patient_id: str
+    kind: DeliveryKind
+    channel: Channel | None = None
+
+
+class DeliveryAccepted(DeliveryEvent):
+    """The gateway took the message."""
+
+    type: ClassVar[str] = "delivery.accepted.v1"
+
+
+class DeliveryDelivered(DeliveryEvent):
+    """The gateway reported that it reached the person."""
+
+    type: ClassVar[str] = "delivery.delivered.v1"
+
+
+class DeliveryFailed(DeliveryEvent):
+    """The gateway refused it for good, or reported that it did not arrive. ``reason`` is a code."""
+
+    type: ClassVar[str] = "delivery.failed.v1"
+    reason: str
+
+
+class DeliveryDropped(DeliveryEvent):
+    """Not sent, on purpose: ``cancelled``, ``moved``, ``past-usefulness``, ``no-channel``, ``revoked``."""
+
+    type: ClassVar[str] = "delivery.dropped.v1"
+    reason: str
+
+
+class DeliveryUnknown(DeliveryEvent):
+    """The answer was lost and the gateway cannot deduplicate: it may have been sent. Never sent again."""
+
+    type: ClassVar[str] = "delivery.unknown.v1"
+
+
+class ReplyReceived(Event):
+    """A person answered a message (subject: the recipient, whose id is ``patient_id``)."""
+
+    type: ClassVar[str] = "reply.received.v1"
+    topic: ClassVar[str] = "notifications.events"
+    patient_id: str
+    appointment_id: str | None = None
+    intent: ReplyIntent
+
+
+class ChannelRevoked(Event):
+    """A person told us to stop using a channel (subject: the recipient, whose id is ``patient_id``)."""
+
+    type: ClassVar[str] = "channel.revoked.v1"
+    topic: ClassVar[str] = "notifications.events"
+    patient_id: str
+    channel: Channel

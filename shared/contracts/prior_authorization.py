@@ -1,0 +1,96 @@
+"""Events of prior_authorization: whether approval is needed, and what the payer decided."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from enum import StrEnum
+from typing import ClassVar
+
+from shared.contracts.base import Event
+
+
+class ReviewAction(StrEnum):
+    """X12 306, the review action code that alone carries a payer's decision (Da Vinci PAS 2.2.1)."""
+
+    CERTIFIED = "A1"
+    PARTIAL = "A2"
+    NOT_CERTIFIED = "A3"
+    PENDED = "A4"
+    MODIFIED = "A6"
+    CANCELLED = "C"
+    CONTACT_PAYER = "CT"
+    NO_ACTION_REQUIRED = "NA"
+
+
+class AuthorizationEvent(Event):
+    """About one authorization; the subject is ``authorization_id``."""
+
+    topic: ClassVar[str] = "prior_authorization.events"
+    authorization_id: str
+    referral_id: str
+    patient_id: str
+
+
+class AuthorizationNotRequired(AuthorizationEvent):
+    """``rule`` names the rule that matched; or the payer answered NA."""
+
+    type: ClassVar[str] = "authorization.not-required.v1"
+    rule: str
+
+
+class AuthorizationSubmitted(AuthorizationEvent):
+    """The request was received by the payer."""
+
+    type: ClassVar[str] = "authorization.submitted.v1"
+    payer_id: str
+
+
+class AuthorizationPended(AuthorizationEvent):
+    """The payer will decide later (A4)."""
+
+    type: ClassVar[str] = "authorization.pended.v1"
+    payer_id: str
+
+
+class AuthorizationApproved(AuthorizationEvent):
+    """Approved in full (A1), in part (A2) or with changes (A6). Dates inclusive; units as granted."""
+
+    type: ClassVar[str] = "authorization.approved.v1"
+    action: ReviewAction
+    number: str
+    valid_from: date | None = None
+    valid_to: date | None = None
+    units_requested: int
+    units_granted: int
+
+
+class AuthorizationDenied(AuthorizationEvent):
+    """Not certified (A3). ``reasons`` are X12 886 codes; ``final`` when no appeal is open or possible."""
+
+    type: ClassVar[str] = "authorization.denied.v1"
+    reasons: tuple[str, ...] = ()
+    final: bool
+
+
+class AuthorizationAppealed(AuthorizationEvent):
+    """An appeal of a denial went to the payer; levels count from 1."""
+
+    type: ClassVar[str] = "authorization.appealed.v1"
+    level: int
+
+
+class AuthorizationCancelled(AuthorizationEvent):
+    """Withdrawn, by us or by the payer (C)."""
+
+    type: ClassVar[str] = "authorization.cancelled.v1"
+    reason: str
+
+
+class AuthorizationEscalated(AuthorizationEvent):
+    """A waiting state outlived its deadline, or the payer wants a person (CT): once per wait."""
+
+    type: ClassVar[str] = "authorization.escalated.v1"
+    state: str
+    since: datetime
+    deadline: datetime
+    owner: str

@@ -1,0 +1,140 @@
+"""Events of referrals: a referral's way from the clinician's request to the consult report."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import ClassVar
+
+from shared.contracts.base import Coding, Event
+
+
+class Priority(StrEnum):
+    """FHIR R4 request-priority."""
+
+    ROUTINE = "routine"
+    URGENT = "urgent"
+    ASAP = "asap"
+    STAT = "stat"
+
+
+class ReferralEvent(Event):
+    """About one referral; the subject is ``referral_id``."""
+
+    topic: ClassVar[str] = "referrals.events"
+    referral_id: str
+    patient_id: str
+
+
+class ReferralRequested(ReferralEvent):
+    """A clinician asked for a referral. ``replaces`` is the rejected referral to which this is the alternative."""
+
+    type: ClassVar[str] = "referral.requested.v1"
+    specialty: str
+    service: Coding
+    priority: Priority
+    requester_id: str
+    authored_on: datetime
+    replaces: str | None = None
+
+
+class ReferralPacketCompleted(ReferralEvent):
+    """Every item on the specialty's checklist is in the packet; ``packet_hash`` is SHA-256 of the snapshot."""
+
+    type: ClassVar[str] = "referral.packet-completed.v1"
+    packet_hash: str
+
+
+class AuthorizationRequested(ReferralEvent):
+    """prior_authorization is asked to decide whether approval is needed, and to get it."""
+
+    type: ClassVar[str] = "referral.authorization-requested.v1"
+    coverage_id: str
+    payer_id: str
+    service: Coding
+    diagnoses: tuple[Coding, ...] = ()
+    quantity: int = 1
+    expedited: bool = False
+    specialist_id: str | None = None
+
+
+class ReferralSent(ReferralEvent):
+    """The packet went to the specialist, who owes an answer."""
+
+    type: ClassVar[str] = "referral.sent.v1"
+    specialist_id: str
+    authorization_number: str | None = None
+
+
+class ReferralAccepted(ReferralEvent):
+    """The specialist took the referral; scheduling books it between ``earliest`` and ``latest``."""
+
+    type: ClassVar[str] = "referral.accepted.v1"
+    specialist_id: str
+    priority: Priority
+    service: Coding
+    earliest: datetime
+    latest: datetime | None = None
+
+
+class ReferralRejected(ReferralEvent):
+    """The specialist declined. ``alternative_id`` is the linked referral opened in its place."""
+
+    type: ClassVar[str] = "referral.rejected.v1"
+    specialist_id: str
+    reason: str
+    alternative_id: str | None = None
+
+
+class ReferralScheduled(ReferralEvent):
+    """A visit is booked (BSeR 5.1.1)."""
+
+    type: ClassVar[str] = "referral.scheduled.v1"
+    appointment_id: str
+    start: datetime
+
+
+class ReferralUnscheduled(ReferralEvent):
+    """The visit fell through; a new date is wanted. ``reason``: ``no-show`` (BSeR 5.1.2) or ``cancelled`` (5.1.3)."""
+
+    type: ClassVar[str] = "referral.unscheduled.v1"
+    appointment_id: str
+    reason: str
+
+
+class ReferralAttended(ReferralEvent):
+    """The visit took place (BSeR 5.1.4); the consult report is owed."""
+
+    type: ClassVar[str] = "referral.attended.v1"
+    appointment_id: str | None = None
+
+
+class ReferralClosed(ReferralEvent):
+    """The report based on this referral came back to the referring clinician (BSeR 7.0)."""
+
+    type: ClassVar[str] = "referral.closed.v1"
+    report_id: str
+
+
+class ReferralCancelled(ReferralEvent):
+    """Withdrawn. ``reason`` is a code."""
+
+    type: ClassVar[str] = "referral.cancelled.v1"
+    reason: str
+
+
+class ReferralFailed(ReferralEvent):
+    """Cannot be fulfilled. ``reason`` is a code, such as ``authorization-denied``."""
+
+    type: ClassVar[str] = "referral.failed.v1"
+    reason: str
+
+
+class ReferralEscalated(ReferralEvent):
+    """A waiting state outlived its deadline: once per wait. ``owner`` is the role that owes the next step."""
+
+    type: ClassVar[str] = "referral.escalated.v1"
+    state: str
+    since: datetime
+    deadline: datetime
+    owner: str

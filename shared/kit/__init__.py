@@ -1,0 +1,1 @@
+"""The chassis under every service: documents, store, bus, reactions, jobs, api. See README.md beside this file."""

@@ -1,0 +1,92 @@
+"""What a decision is given beside its document: facts it may read, a timer that fired, an outside call's outcome.
+
+A decision is a plain function ``(document or None, message, facts, now) -> document or None``. It may change the
+document in place. ``None`` for no document means that there is nothing to create.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+from shared.kit.document import Document
+
+D = TypeVar("D", bound=Document)
+M = TypeVar("M")
+F = TypeVar("F", bound=Document)
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A fact wanted by its id."""
+
+    document: type[Document]
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Facts wanted by an indexed field; at most ``limit`` of them, ordered by id."""
+
+    document: type[Document]
+    field: str
+    value: str
+    limit: int = 1000
+
+
+Want = Ref | Where
+
+
+class Facts:
+    """Read-only documents of the same service, loaded with the batch. Asking for what was not wanted is a fault."""
+
+    def __init__(self, loaded: Mapping[Want, list[Any]] | None = None) -> None:
+        self._loaded = loaded or {}
+
+    def get(self, document: type[F], id: str) -> F | None:
+        """The fact with this id, or None where no such document is stored."""
+        found = self._loaded[Ref(document, id)]
+        return found[0] if found else None
+
+    def where(self, document: type[F], field: str, value: str, limit: int = 1000) -> list[F]:
+        """The facts that hold ``value`` in ``field``."""
+        return self._loaded[Where(document, field, value, limit)]
+
+
+NO_FACTS = Facts()
+
+Decision = Callable[[Any, Any, Facts, datetime], Any]
+Wants = Callable[[Any, Any], Iterable[Want]]
+"""``(message, document or None) -> the facts wanted for this decision``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A timer that fired: its name, and the time it was set to (it may be later now)."""
+
+    timer: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """An outside call's answer was lost: it may or may not have been taken.
+
+    Where the other side deduplicates, the same attempt is made again and this is only seen as ``tries`` rises;
+    elsewhere it is the outcome, and the attempt is over.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The other side certainly did not take the call (429, 5xx before work, connection refused).
+
+    ``retry_after`` is in seconds where the other side named one. The settling decision says when to try again.
+    """
+
+    reason: str
+    retry_after: float | None = None

@@ -1,0 +1,190 @@
+"""The aggregate: state, the events it recorded, and when time must look at it again, stored as one document.
+
+Pure: no I/O, no clock, no randomness. ``model`` modules build on it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, ClassVar, Self
+from uuid import UUID, uuid5
+
+from pydantic import BaseModel, ConfigDict, PrivateAttr
+
+from shared.contracts.base import Event
+from shared.kit.errors import IllegalTransition
+
+SLOTS = 256
+"""Fixed logical slots into which due work of a queue is divided; never to be changed once documents are stored."""
+
+_NAMESPACE = UUID("6f1c9d0e-8a57-5d0b-9e55-0f6f6d1c7a11")
+
+
+def derived_id(*parts: str) -> str:
+    """A UUIDv5 that follows from what caused the document, so that causing it again creates nothing new."""
+    return str(uuid5(_NAMESPACE, "\x1f".join(parts)))
+
+
+def slot_of(key: str) -> int:
+    """The due slot of a document: a stable hash of its slot key, 0 to 255."""
+    return zlib.crc32(key.encode()) % SLOTS
+
+
+class Part(BaseModel):
+    """A value inside a document. Keeps fields it does not know, so that an older process drops nothing."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Attempt(Part):
+    """The intention to make one outside call, written before the call. ``id`` is its idempotency key."""
+
+    id: str
+    number: int
+    since: datetime
+    tries: int = 0
+
+
+class Answer(Part):
+    """What an idempotency key was answered, kept in the write that it caused."""
+
+    request_hash: str
+    status: int
+    body: dict[str, Any]
+    at: datetime
+
+
+class Wait(Part):
+    """What a waiting state waits for. ``owner`` is the role that owes the next step; ``reason`` is a code."""
+
+    since: datetime
+    deadline: datetime
+    owner: str
+    reason: str
+    escalated_at: datetime | None = None
+
+
+class Document(Part):
+    """Base of every aggregate.
+
+    A subclass declares its fields, ``collection``, the ``indexes`` that routes, facts and listings find it by, a
+    ``State`` with its ``transitions``, and which states are ``terminal``. Decisions change it in place or build it
+    anew and return it; the kit writes it.
+    """
+
+    collection: ClassVar[str]
+    indexes: ClassVar[tuple[str, ...]] = ()
+    shape_known: ClassVar[int] = 1
+    transitions: ClassVar[dict[Any, frozenset[Any]]] = {}
+    terminal: ClassVar[frozenset[Any]] = frozenset()
+    watch: ClassVar[Callable[[str, str, str], None] | None] = None
+    """Tests set it on ``Document`` to see (document type, from, to) of every transition taken."""
+
+    id: str
+    shape: int = 1
+    version: int = 0
+    sequence: int = 0
+    applied: dict[str, int] = {}
+    timers: dict[str, datetime] = {}
+    attempts: dict[str, Attempt] = {}
+    attempted: dict[str, int] = {}
+    requests: dict[str, Answer] = {}
+    trace: str | None = None
+    wait: Wait | None = None
+
+    _recorded: list[Event] = PrivateAttr(default_factory=list)
+
+    # -- events ---------------------------------------------------------------------------------------------
+
+    def record(self, event: Event) -> None:
+        """Record that something happened; it is published after the write that carries it."""
+        self._recorded.append(event)
+
+    def recorded(self) -> list[Event]:
+        """The events recorded since the document was loaded, oldest first."""
+        return self._recorded
+
+    # -- state ----------------------------------------------------------------------------------------------
+
+    def move(self, to: StrEnum) -> None:
+        """Go to another state. Raises IllegalTransition where the table has no such way."""
+        at: StrEnum = self.state  # type: ignore[attr-defined]
+        if to not in self.transitions.get(at, frozenset()):
+            raise IllegalTransition(type(self).__name__, at, to)
+        self.state = to
+        if Document.watch is not None:
+            Document.watch(type(self).__name__, at, to)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the state is terminal."""
+        return getattr(self, "state", None) in self.terminal
+
+    # -- time -----------------------------------------------------------------------------------------------
+
+    @property
+    def due(self) -> datetime | None:
+        """When time must look at it next: the earliest of its timers."""
+        return min(self.timers.values(), default=None)
+
+    def slot_key(self) -> str:
+        """What its due slot is taken from; override to keep, say, one payer's documents with one worker."""
+        return self.id
+
+    def wake(self, timer: str, at: datetime) -> None:
+        """Have ``timer`` fire at ``at`` (UTC), never before, at least once; replaces an earlier setting."""
+        self.timers[timer] = at
+
+    def rest(self, *timers: str) -> None:
+        """Take timers back."""
+        for timer in timers:
+            self.timers.pop(timer, None)
+
+    def expect(self, owner: str, reason: str, now: datetime, within: timedelta) -> None:
+        """Begin to wait: ``owner`` (a role) owes a step for ``reason`` (a code) until ``now + within``.
+
+        Sets the timer ``deadline``; the job table's ``deadline`` decision calls ``overdue``.
+        """
+        self.wait = Wait(since=now, deadline=now + within, owner=owner, reason=reason)
+        self.wake("deadline", self.wait.deadline)
+
+    def met(self) -> None:
+        """What was waited for came, or is no longer wanted."""
+        self.wait = None
+        self.rest("deadline")
+
+    def overdue(self, now: datetime) -> Wait | None:
+        """The wait whose deadline has passed, once: later calls for the same wait return None."""
+        wait = self.wait
+        if wait is None or wait.escalated_at is not None or now < wait.deadline:
+            return None
+        wait.escalated_at = now
+        return wait
+
+    # -- outside calls --------------------------------------------------------------------------------------
+
+    def intend(self, timer: str, now: datetime) -> Attempt:
+        """Write down the intention to make the outside call of ``timer``; a second intention keeps the first."""
+        if timer not in self.attempts:
+            number = self.attempted.get(timer, 0) + 1
+            self.attempted[timer] = number
+            self.attempts[timer] = Attempt(id=derived_id(self.id, timer, str(number)), number=number, since=now)
+        return self.attempts[timer]
+
+    def abandon(self, timer: str) -> None:
+        """Give an intention up before its call was made."""
+        self.attempts.pop(timer, None)
+
+    @classmethod
+    def rest_of(cls, states: Iterable[Any]) -> frozenset[Any]:
+        """All states of this document but ``states``."""
+        return frozenset(cls.transitions) - frozenset(states)
+
+    def copy_deep(self) -> Self:
+        """An independent copy with the recorded events, for tests of decisions."""
+        twin = self.model_copy(deep=True)
+        twin._recorded = list(self._recorded)
+        return twin

@@ -1,0 +1,85 @@
+"""How a service declares what it does when time comes: a table of timers per document type.
+
+A ``timer`` leads to a decision. A ``call`` leads out of the system, in four steps, each of which survives a crash:
+``prepare`` (a decision that writes the intention by ``document.intend``), ``check`` on a fresh read (consent, STOP,
+cancellation), ``perform`` (the call itself), ``settle`` (a decision that folds the outcome onto whatever version then
+stands). The engine is ``shared.kit.duework``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from shared.kit.decisions import Decision, Facts, Wants
+from shared.kit.document import Attempt, Document
+
+Check = Callable[[Any, Facts, datetime], bool]
+Perform = Callable[[Any, Attempt, Facts], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """``decide(document, Due, facts, now)`` when the timer fires. The timer is taken off before; it may set it anew."""
+
+    name: str
+    decide: Decision
+    wants: Wants | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An outside call that a timer starts.
+
+    ``prepare(document, Due, facts, now)`` intends the call (``document.intend(name, now)``), or not, and then
+    sets or leaves timers as it likes. ``check`` is asked on a fresh read after that write; False withdraws the
+    attempt and asks ``prepare`` again. ``perform(document, attempt, facts)`` returns the outcome, any value that
+    ``settle(document, outcome, facts, now)`` understands, ``Refused`` or ``Unanswered`` among them; an exception
+    counts as Unanswered. ``idempotent`` says that the other side deduplicates on ``attempt.id``: a lost answer is
+    then asked for again under the same id, with backoff, for as long as it takes; else the attempt is settled as
+    ``Unanswered`` and never repeated. ``concurrency`` bounds the calls in flight in one worker.
+    """
+
+    name: str
+    prepare: Decision
+    perform: Perform
+    settle: Decision
+    check: Check | None = None
+    wants: Wants | None = None
+    idempotent: bool = True
+    concurrency: int = 32
+
+
+Job = Timer | Call
+
+
+def timer(name: str, decide: Decision, *, wants: Wants | None = None) -> Timer:
+    """A row of a job table; see ``Timer``."""
+    return Timer(name, decide, wants)
+
+
+def call(
+    name: str,
+    *,
+    prepare: Decision,
+    perform: Perform,
+    settle: Decision,
+    check: Check | None = None,
+    wants: Wants | None = None,
+    idempotent: bool = True,
+    concurrency: int = 32,
+) -> Call:
+    """A row of a job table; see ``Call``."""
+    return Call(name, prepare, perform, settle, check, wants, idempotent, concurrency)
+
+
+class Jobs:
+    """The job table of one document type: one due queue, ``<service>.<collection>``."""
+
+    def __init__(self, document: type[Document], *rows: Job) -> None:
+        self.document = document
+        self.rows: dict[str, Job] = {row.name: row for row in rows}
+        if len(self.rows) != len(rows):
+            raise ValueError(f"{document.__name__} has two jobs of one name")
