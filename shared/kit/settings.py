@@ -1,0 +1,47 @@
+"""What every process of every service is configured with, from the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class KitSettings(BaseSettings):
+    """Environment variables, named as the fields in capitals. A service adds its own in a subclass."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+
+    kafka_bootstrap_servers: str = "127.0.0.1:9092"
+    kafka_partitions: int = Field(12, ge=1, description="for topics that do not exist yet")
+    kafka_replication: int = Field(1, ge=1)
+    kafka_idempotence: bool = Field(False, description="off for the embedded broker, which cannot")
+    mongodb_uri: str = "mongodb://127.0.0.1:27017"
+    mongodb_database: str | None = Field(None, description="the service's name by default")
+    mongodb_driver: Literal["pymongo", "motor"] = "pymongo"
+
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(8000, ge=0, le=65535)
+    jwks_url: str = "http://127.0.0.1:8080/.well-known/jwks.json"
+    jwt_issuer: str = "http://127.0.0.1:8080"
+    jwt_audience: str = "carerelay"
+    jwt_algorithms: tuple[str, ...] = ("ES256", "RS256")
+
+    clock_offset_file: Path | None = None
+    traces_file: Path | None = None
+    otel_exporter_otlp_endpoint: str | None = None
+    trace_sample_ratio: float = Field(0.1, ge=0, le=1)
+    log_level: str = "INFO"
+
+    batch_records: int = Field(500, ge=1)
+    max_body_bytes: int = Field(1024 * 1024, ge=1)
+    max_event_bytes: int = Field(900_000, ge=1)
+    max_requests: int = Field(64, ge=1, description="requests in work at once; beyond that 429")
+    max_publishing: int = Field(10_000, ge=1, description="documents waiting to be published; beyond that the sweeper")
+    lease_seconds: float = Field(10.0, gt=0)
+    lease_margin_seconds: float = Field(2.0, ge=0)
+    poll_seconds: float = Field(0.5, gt=0, description="how often a worker looks for due work")
+    sweep_after_seconds: float = Field(3.0, ge=0, description="how long an event may wait before it is swept")
+    drain_seconds: float = Field(20.0, gt=0, description="how long SIGTERM waits for what is in work")

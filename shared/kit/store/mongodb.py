@@ -1,0 +1,250 @@
+"""The store on MongoDB's protocol: PyMongo's async API by default, Motor where MONGODB_DRIVER=motor.
+
+The only module of the system that imports a driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, Literal
+
+import bson
+from bson.codec_options import CodecOptions
+from bson.errors import BSONError
+from bson.raw_bson import RawBSONDocument
+from pymongo import AsyncMongoClient, InsertOne, UpdateMany, UpdateOne
+from pymongo.errors import BulkWriteError, PyMongoError
+from pymongo.write_concern import WriteConcern
+
+from shared.kit.store.port import (
+    EPOCH,
+    MAX_DOCUMENT_BYTES,
+    Conditions,
+    Found,
+    Index,
+    Outcome,
+    StoreUnavailable,
+    Unstorable,
+    Write,
+)
+
+_DUPLICATE_KEY = 11000
+_CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
+_JOURNALED = WriteConcern(w="majority", j=True)
+
+Driver = Literal["pymongo", "motor"]
+
+
+def encode(document: Mapping[str, Any]) -> bytes:
+    """BSON of a document. Raises Unstorable, without its values, where it cannot be encoded or is too large."""
+    try:
+        raw = bson.encode(document)
+    except (BSONError, OverflowError, TypeError, ValueError) as error:
+        raise Unstorable(f"cannot be encoded ({type(error).__name__})") from None
+    if len(raw) > MAX_DOCUMENT_BYTES:
+        raise Unstorable(f"is larger than {MAX_DOCUMENT_BYTES} bytes")
+    return raw
+
+
+def decode(raw: bytes) -> Found:
+    """The document in a BSON text, times in UTC."""
+    return bson.decode(raw, codec_options=_CODEC)
+
+
+def _client(uri: str, driver: Driver, timeout: float) -> Any:
+    """A client of the chosen driver; both have the same methods, so the rest of this module does not care."""
+    options: dict[str, Any] = {
+        "tz_aware": True,
+        "serverSelectionTimeoutMS": int(timeout * 1000),
+        "connectTimeoutMS": int(timeout * 1000),
+        "socketTimeoutMS": int(timeout * 4000),
+        "retryWrites": False,
+    }
+    if driver == "motor":
+        from motor.motor_asyncio import AsyncIOMotorClient
+
+        return AsyncIOMotorClient(uri, **options)
+    return AsyncMongoClient(uri, **options)
+
+
+@asynccontextmanager
+async def _answering() -> AsyncIterator[None]:
+    try:
+        yield
+    except PyMongoError as error:
+        raise StoreUnavailable(type(error).__name__) from error
+
+
+class MongoStore:
+    """A database of one service on MongoDB's protocol."""
+
+    def __init__(self, uri: str, database: str, *, driver: Driver = "pymongo", timeout: float = 5.0) -> None:
+        self._motor = driver == "motor"
+        self._client = _client(uri, driver, timeout)
+        self._database = self._client.get_database(database, write_concern=_JOURNALED)
+
+    def _collection(self, name: str) -> Any:
+        return self._database[name]
+
+    async def ensure(self, collection: str, indexes: Sequence[Index]) -> None:
+        """Create the collection's indexes where they are missing."""
+        async with _answering():
+            for index in indexes:
+                options: dict[str, Any] = {}
+                if index.partial:
+                    options["partialFilterExpression"] = {index.fields[0]: {"$exists": True}}
+                await self._collection(collection).create_index([(name, 1) for name in index.fields], **options)
+
+    async def load(self, collection: str, ids: Sequence[str]) -> list[Found]:
+        """The documents with these ids, in no order; absent ones are left out."""
+        if not ids:
+            return []
+        async with _answering():
+            cursor = self._collection(collection).find({"_id": {"$in": list(ids)}})
+            return await self._all(cursor)
+
+    async def find(
+        self,
+        collection: str,
+        conditions: Conditions,
+        *,
+        sort: str = "_id",
+        limit: int = 1000,
+        fields: Sequence[str] | None = None,
+    ) -> list[Found]:
+        """Documents that meet the conditions, ascending by ``sort``."""
+        projection = None if fields is None else {name: 1 for name in ("_id", *fields)}
+        async with _answering():
+            cursor = self._collection(collection).find(dict(conditions), projection).sort(sort, 1).limit(limit)
+            return await self._all(cursor)
+
+    async def plan(self, collection: str, conditions: Conditions, *, sort: str, limit: int) -> Mapping[str, Any]:
+        """The server's winning plan of a query, for the tests that watch over plans."""
+        async with _answering():
+            cursor = self._collection(collection).find(dict(conditions)).sort(sort, 1).limit(limit)
+            explained = await cursor.explain()
+            plan: Mapping[str, Any] = explained["queryPlanner"]["winningPlan"]
+            return plan
+
+    async def count(self, collection: str, conditions: Conditions) -> int:
+        """How many documents meet the conditions."""
+        async with _answering():
+            return int(await self._collection(collection).count_documents(dict(conditions)))
+
+    async def write(self, collection: str, writes: Sequence[Write]) -> list[Outcome | Unstorable]:
+        """Do all writes in one bulk; each wins, loses, or cannot be stored.
+
+        Updates upsert on (id, version): a server reports totals of a bulk write, not its losers, but a loser's upsert
+        is refused with a duplicate key, which it does report. Documents are never deleted, so no upsert inserts.
+        """
+        outcomes: list[Outcome | Unstorable] = [Outcome.WON] * len(writes)
+        operations: list[Any] = []
+        places: list[int] = []
+        for place, write in enumerate(writes):
+            try:
+                operations.append(_operation(write))
+            except Unstorable as refusal:
+                outcomes[place] = refusal
+            else:
+                places.append(place)
+        if not operations:
+            return outcomes
+        async with _answering():
+            try:
+                await self._collection(collection).bulk_write(operations, ordered=False)
+            except BulkWriteError as error:
+                for failure in error.details.get("writeErrors", ()):
+                    place = places[failure["index"]]
+                    if failure["code"] == _DUPLICATE_KEY:
+                        outcomes[place] = Outcome.LOST
+                    else:
+                        outcomes[place] = Unstorable(f"was refused by the store (code {failure['code']})")
+                if error.details.get("writeConcernErrors"):
+                    raise StoreUnavailable("WriteConcernError") from error
+        return outcomes
+
+    async def sent(self, collection: str, published: Sequence[tuple[str, int]]) -> None:
+        """Take published events out of the outboxes.
+
+        Where the document has recorded nothing since, its whole outbox is done with; only a document that has moved on
+        meanwhile needs the second, finer update.
+        """
+        if not published:
+            return
+        async with _answering():
+            result = await self._collection(collection).bulk_write(
+                [
+                    UpdateOne({"_id": id, "sequence": upto}, {"$set": {"outbox": []}, "$unset": {"unsent": ""}})
+                    for id, upto in published
+                ],
+                ordered=False,
+            )
+            if result.matched_count < len(published):
+                await self._collection(collection).bulk_write(
+                    [
+                        UpdateOne({"_id": id}, {"$pull": {"outbox": {"sequence": {"$lte": upto}}}})
+                        for id, upto in published
+                    ],
+                    ordered=False,
+                )
+
+    async def stamp(self, collection: str, slots: Mapping[int, int], until: datetime) -> None:
+        """Raise the epoch of each slot's documents that are due until ``until``."""
+        if not slots:
+            return
+        async with _answering():
+            await self._collection(collection).bulk_write(
+                [
+                    UpdateMany(
+                        {"slot": slot, "due": {"$gte": EPOCH, "$lte": until}, "epoch": {"$lt": epoch}},
+                        {"$set": {"epoch": epoch}},
+                    )
+                    for slot, epoch in slots.items()
+                ],
+                ordered=False,
+            )
+
+    async def append(self, collection: str, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Add entries that are never changed."""
+        if not entries:
+            return
+        async with _answering():
+            await self._collection(collection).insert_many([dict(entry) for entry in entries])
+
+    async def ping(self) -> None:
+        """Return if the store answers."""
+        async with _answering():
+            await self._client.admin.command("ping")
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        closing = self._client.close()
+        if closing is not None:
+            await closing
+
+    async def _all(self, cursor: Any) -> list[Found]:
+        found: list[Found] = await (cursor.to_list(length=None) if self._motor else cursor.to_list())
+        return found
+
+
+def _operation(write: Write) -> Any:
+    """The bulk operation of a write. Encodes once here, where a failure concerns only this document."""
+    if write.expected is None:
+        return InsertOne(RawBSONDocument(encode({"_id": write.id, **write.set, "outbox": list(write.push)})))
+    matched: dict[str, Any] = {"_id": write.id, "version": write.expected}
+    if write.epoch is not None:
+        matched["epoch"] = {"$lte": write.epoch}
+    change: dict[str, Any] = {}
+    unset = {name: "" for name, value in write.set.items() if value is None and name in _UNSET_WHEN_NONE}
+    change["$set"] = RawBSONDocument(encode({k: v for k, v in write.set.items() if k not in unset}))
+    if unset:
+        change["$unset"] = unset
+    if write.push:
+        change["$push"] = {"outbox": {"$each": [RawBSONDocument(encode(entry)) for entry in write.push]}}
+    return UpdateOne(matched, change, upsert=True)
+
+
+_UNSET_WHEN_NONE = frozenset({"unsent", "due"})
+"""Fields whose absence keeps a document out of an index."""

@@ -1,0 +1,249 @@
+"""Turns decisions into conditional writes: loads documents, tells what changed, and hands winners to the publisher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from enum import Enum
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from shared.contracts.base import Event
+from shared.kit.clock import Clock
+from shared.kit.decisions import Facts, Ref, Want, Where
+from shared.kit.document import Document, derived_id, slot_of
+from shared.kit.store.port import Index, Outcome, Store, Unstorable, Write
+
+D = TypeVar("D", bound=Document)
+
+_KIT_FIELDS = frozenset({"_id", "outbox", "unsent", "slot", "due", "epoch"})
+"""Stored beside the model's own fields; the kit alone reads and writes them."""
+
+
+class NewerShape(Exception):
+    """A document was written by a newer release than this one understands; the service is not ready."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """An event in an outbox: everything that is needed to publish it, encoded when it was decided."""
+
+    sequence: int
+    id: str
+    type: str
+    topic: str
+    time: datetime
+    data: str
+    trace: str | None
+
+    def stored(self) -> dict[str, Any]:
+        """As it stands in the document."""
+        return {
+            "sequence": self.sequence,
+            "id": self.id,
+            "type": self.type,
+            "topic": self.topic,
+            "time": self.time,
+            "data": self.data,
+            "trace": self.trace,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """A document's whole outbox as of one write: what a publisher sends, oldest first."""
+
+    collection: str
+    id: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def upto(self) -> int:
+        """The sequence of the newest event in it."""
+        return self.entries[-1].sequence
+
+
+@dataclass(slots=True)
+class Held(Generic[D]):
+    """A document in work: as it was stored, as it is decided now, and what it recorded with which trace."""
+
+    type: type[D]
+    id: str
+    raw: Mapping[str, Any] | None
+    document: D | None
+    events: list[tuple[Event, str | None]] = field(default_factory=list)
+    touched: bool = False
+
+    def take_events(self, trace: str | None) -> None:
+        """Move what the last decision recorded into the write, under the trace of that decision."""
+        if self.document is None:
+            return
+        recorded = self.document.recorded()
+        self.events.extend((event, trace) for event in recorded)
+        recorded.clear()
+
+    @property
+    def outbox(self) -> list[dict[str, Any]]:
+        """The events that Kafka did not have yet when the document was loaded."""
+        return list(self.raw["outbox"]) if self.raw else []
+
+
+def plain(value: Any) -> Any:
+    """A value in the types that BSON has: enums by value, dates as ISO text, tuples and sets as lists."""
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, BaseModel):
+        return plain(value.model_dump())
+    if isinstance(value, Mapping):
+        return {str(plain(k)): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, set | frozenset):
+        return sorted(plain(v) for v in value)
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return value
+
+
+class Repository:
+    """Documents of one service in its store.
+
+    ``unsent`` is called with the outbox of every winner; it must not wait. ``max_event_bytes`` bounds an event's data:
+    a larger one makes its document Unstorable, before anything is written.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        unsent: Callable[[Unsent], None],
+        *,
+        max_event_bytes: int = 900_000,
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self._unsent = unsent
+        self._max_event_bytes = max_event_bytes
+
+    async def ensure(self, documents: Iterable[type[Document]]) -> None:
+        """Create the indexes of these document types."""
+        for document in documents:
+            await self.store.ensure(document.collection, indexes_of(document))
+
+    async def load(self, document: type[D], ids: Sequence[str]) -> dict[str, Held[D]]:
+        """These documents, in work; an id that is not stored is held without a document."""
+        found = {raw["_id"]: raw for raw in await self.store.load(document.collection, ids)}
+        return {id: hold(document, id, found.get(id)) for id in ids}
+
+    async def facts(self, wants: Iterable[Want], known: dict[Want, list[Any]]) -> None:
+        """Load what is wanted and not yet known into ``known``: one query per type of document, or per field value."""
+        missing = [want for want in dict.fromkeys(wants) if want not in known]
+        by_type: dict[type[Document], list[str]] = {}
+        for want in missing:
+            if isinstance(want, Ref):
+                by_type.setdefault(want.document, []).append(want.id)
+        for document, ids in by_type.items():
+            held = await self.load(document, ids)
+            for id in ids:
+                fact = held[id].document
+                known[Ref(document, id)] = [] if fact is None else [fact]
+        for want in missing:
+            if isinstance(want, Where):
+                known[want] = await self.find(want.document, {want.field: want.value}, limit=want.limit)
+
+    async def find(self, document: type[D], conditions: Mapping[str, Any], *, limit: int = 1000) -> list[D]:
+        """Documents that meet the conditions, ordered by id."""
+        found = await self.store.find(document.collection, conditions, limit=limit)
+        return [parsed for raw in found if (parsed := hold(document, raw["_id"], raw).document) is not None]
+
+    def stage(self, held: Held[Any], epoch: int | None = None) -> Write | None:
+        """The conditional write of what was decided on a document, or None where nothing changed.
+
+        Raises Unstorable for an event that is too large.
+        """
+        document = held.document
+        if document is None:
+            return None
+        sequence = document.sequence
+        now = self.clock.now()
+        entries = []
+        for event, trace in held.events:
+            sequence += 1
+            entries.append(self._entry(document.id, sequence, event, trace, now))
+        document.sequence = sequence
+        dump = document.model_dump(exclude={"id", "version"})
+        before = held.raw
+        changed: dict[str, Any] = {}
+        if before is None:
+            changed = {name: plain(value) for name, value in dump.items()}
+            changed |= {"epoch": 0, "slot": slot_of(document.slot_key())}
+        else:
+            for name, value in dump.items():
+                if name in before and before[name] == value:
+                    continue
+                stored = plain(value)
+                if name not in before or before[name] != stored:
+                    changed[name] = stored
+        if not changed and not entries:
+            return None
+        due = document.due
+        if (before or {}).get("due") != due:
+            changed["due"] = due
+        if entries:
+            changed["unsent"] = self.clock.real()
+        changed["version"] = document.version + 1
+        if before is None:
+            changed = {name: value for name, value in changed.items() if not (name == "due" and value is None)}
+        push = [entry.stored() for entry in entries]
+        return Write(document.id, document.version if before is not None else None, changed, push, epoch)
+
+    async def write(
+        self, document: type[Document], batch: Sequence[tuple[Held[Any], Write]]
+    ) -> list[Outcome | Unstorable]:
+        """Write a batch; the winners' outboxes go to the publisher, and the winners are at their new version."""
+        outcomes = await self.store.write(document.collection, [write for _, write in batch])
+        for (held, write), outcome in zip(batch, outcomes, strict=True):
+            if outcome is not Outcome.WON or held.document is None:
+                continue
+            held.document.version = write.set["version"]
+            if write.push:
+                entries = tuple(Entry(**entry) for entry in (*held.outbox, *write.push))
+                self._unsent(Unsent(document.collection, held.id, entries))
+        return outcomes
+
+    def _entry(self, id: str, sequence: int, event: Event, trace: str | None, now: datetime) -> Entry:
+        data = event.model_dump_json(exclude_none=True)
+        if len(data) > self._max_event_bytes or len(data.encode()) > self._max_event_bytes:
+            raise Unstorable(f"records {event.type}, which is larger than {self._max_event_bytes} bytes")
+        event_id = derived_id("event", id, str(sequence))
+        return Entry(sequence, event_id, event.type, event.topic, now, data, trace)
+
+
+def hold(document: type[D], id: str, raw: Mapping[str, Any] | None) -> Held[D]:
+    """A stored document, parsed and in work. Raises NewerShape where a newer release wrote it."""
+    if raw is None:
+        return Held(document, id, None, None)
+    if raw.get("shape", 1) > document.shape_known:
+        raise NewerShape(f"{document.__name__} of shape {raw['shape']}; this release knows {document.shape_known}")
+    fields = {name: value for name, value in raw.items() if name not in _KIT_FIELDS}
+    return Held(document, id, raw, document.model_validate({"id": raw["_id"], **fields}))
+
+
+def unsent_of(collection: str, raw: Mapping[str, Any]) -> Unsent | None:
+    """The outbox of a stored document, or None where it is empty."""
+    if not raw["outbox"]:
+        return None
+    return Unsent(collection, raw["_id"], tuple(Entry(**entry) for entry in raw["outbox"]))
+
+
+def indexes_of(document: type[Document]) -> list[Index]:
+    """The indexes that the kit's queries and the document's own routes, facts and listings need."""
+    own = [Index((name,)) for name in document.indexes]
+    return [Index(("slot", "due")), Index(("due",)), Index(("unsent",), partial=True), *own]
