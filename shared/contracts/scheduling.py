@@ -118,9 +118,15 @@ class SlotEvent(Event):
 
 
 class SlotRequested(SlotEvent):
-    """An appointment asks for a slot (subject: the appointment)."""
+    """An appointment asks for a slot (subject: the appointment).
+
+    Where ``not_before`` and ``not_after`` are given, any free slot of the calendar that starts between them will do
+    when the named one is lost; without them only the named one will.
+    """
 
     type: ClassVar[str] = "slot.requested.v1"
+    not_before: datetime | None = None
+    not_after: datetime | None = None
 
 
 class SlotBooked(SlotEvent):
@@ -141,6 +147,7 @@ class SlotHeld(SlotEvent):
     start: datetime
     end: datetime
     until: datetime
+    timezone: str = "UTC"
 
 
 class SlotRefused(SlotEvent):
