@@ -1,0 +1,55 @@
+# CareRelay. `make help` lists the targets. A Python from 3.11 to 3.13 with venv, and make, are all that is needed.
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+	&& { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+WORKERS ?= 2
+LOCK := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo up down status token test lint lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(READY) ## make .venv and install what is locked in requirements/, once per change of the locks
+
+$(READY): requirements/dev.txt
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.13 with the modules venv and ensurepip was found; \
+	name one: make $(or $(MAKECMDGOALS),install) PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+demo: install ## play patients through the whole stack; BUNDLES=dir plays your own
+	@$(BIN)/python -m deploy.demo $(if $(BUNDLES),--bundles "$(BUNDLES)")
+
+up: install ## start the embedded stack and leave it running; prints addresses and a token
+	@$(BIN)/python -m deploy.embedded up
+
+down: install ## stop what `make up` started
+	@$(BIN)/python -m deploy.embedded down
+
+status: install ## show the processes and addresses of the running stack
+	@$(BIN)/python -m deploy.embedded status
+
+token: install ## print a token for the running stack; ROLE=coordinator, clinician, scheduler, ...
+	@$(BIN)/python -m deploy.embedded token $(or $(ROLE),coordinator)
+
+test: install ## everything that needs no container engine; ARGS="..." go to pytest
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+lint: install ## ruff, mypy --strict and the import rules alone
+	@$(BIN)/python -m pytest -q tests/unit/test_static.py tests/unit/test_rules.py
+
+lock: ## lock requirements/*.in anew, with hashes (needs uv)
+	cd requirements && $(LOCK) $(LOCK_ARGS) runtime.in -o runtime.txt && $(LOCK) $(LOCK_ARGS) dev.in -o dev.txt
+
+clean: ## stop the stack and remove what was made, .venv included
+	@if test -f $(READY); then $(BIN)/python -m deploy.embedded down 2>/dev/null || true; fi
+	@rm -rf $(VENV) .data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

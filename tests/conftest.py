@@ -1,0 +1,28 @@
+"""Fixtures that every kind of test may use, and how tests are shared out among workers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def cases() -> Path:
+    """The folder with other people's records: ``CASES``, or ``shared/data`` beside this repository."""
+    folder = Path(os.environ.get("CASES", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no records from elsewhere: {folder} is absent; name another folder by CASES")
+    return folder
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests that share a broker, a store or a whole stack on one worker, so that it is started once."""
+    for item in items:
+        kind = item.path.relative_to(ROOT / "tests").parts[0]
+        if kind in {"integration", "e2e"}:
+            item.add_marker(pytest.mark.xdist_group(kind))
