@@ -115,7 +115,7 @@ class MongoStore:
         fields: Sequence[str] | None = None,
     ) -> list[Found]:
         """Documents that meet the conditions, ascending by ``sort``."""
-        projection = None if fields is None else {name: 1 for name in ("_id", *fields)}
+        projection = None if fields is None else dict.fromkeys(("_id", *fields), 1)
         async with _answering():
             cursor = self._collection(collection).find(dict(conditions), projection).sort(sort, 1).limit(limit)
             return await self._all(cursor)

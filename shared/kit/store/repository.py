@@ -13,9 +13,10 @@ from pydantic import BaseModel
 
 from shared.contracts.base import Event
 from shared.kit.clock import Clock
-from shared.kit.decisions import Facts, Ref, Want, Where
+from shared.kit.decisions import Ref, Want, Where
 from shared.kit.document import Document, derived_id, slot_of
-from shared.kit.store.port import Index, Outcome, Store, Unstorable, Write
+from shared.kit.store.mongodb import encode
+from shared.kit.store.port import Found, Index, Outcome, Store, Unstorable, Write
 
 D = TypeVar("D", bound=Document)
 
@@ -139,8 +140,12 @@ class Repository:
 
     async def load(self, document: type[D], ids: Sequence[str]) -> dict[str, Held[D]]:
         """These documents, in work; an id that is not stored is held without a document."""
+        return {id: hold(document, id, raw) for id, raw in (await self.raw(document, ids)).items()}
+
+    async def raw(self, document: type[Document], ids: Sequence[str]) -> dict[str, Found | None]:
+        """These documents as they are stored, None for one that is not."""
         found = {raw["_id"]: raw for raw in await self.store.load(document.collection, ids)}
-        return {id: hold(document, id, found.get(id)) for id in ids}
+        return {id: found.get(id) for id in ids}
 
     async def facts(self, wants: Iterable[Want], known: dict[Want, list[Any]]) -> None:
         """Load what is wanted and not yet known into ``known``: one query per type of document, or per field value."""
@@ -203,6 +208,10 @@ class Repository:
             changed = {name: value for name, value in changed.items() if not (name == "due" and value is None)}
         push = [entry.stored() for entry in entries]
         return Write(document.id, document.version if before is not None else None, changed, push, epoch)
+
+    def check(self, write: Write) -> None:
+        """Raise Unstorable where this write cannot be encoded."""
+        encode({"set": dict(write.set), "push": list(write.push)})
 
     async def write(
         self, document: type[Document], batch: Sequence[tuple[Held[Any], Write]]

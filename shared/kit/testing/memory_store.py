@@ -1,4 +1,4 @@
-"""The store in memory: same promises as the real one, kept by the same suite, fast enough for thousands of simulations."""
+"""The store in memory: the real one's promises, kept by the same suite, fast enough for thousands of simulations."""
 
 from __future__ import annotations
 

@@ -1,0 +1,294 @@
+"""The bus on Kafka's protocol: FastStream batch subscribers, and an aiokafka producer that sends whole batches.
+
+The only module of the system that imports them. Each default that would lose, skip or block is set here, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import IllegalStateError, KafkaError, TopicAlreadyExistsError
+from aiokafka.partitioner import DefaultPartitioner
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker
+from faststream.kafka.message import KafkaAckableMessage
+
+from shared.kit.bus.port import Handler, Message, Positions, PublishFailed, Record
+from shared.kit.telemetry import log, where_raised
+
+_PARTITIONER = DefaultPartitioner()
+"""Kafka's own murmur2 by key, the same in every client."""
+
+_BATCH_BYTES = 512 * 1024
+_MAX_REQUEST_BYTES = 2 * 1024 * 1024
+
+
+class KafkaBus:
+    """A connection of one process to the broker."""
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        *,
+        client_id: str = "carerelay",
+        partitions: int = 12,
+        replication: int = 1,
+        idempotence: bool = False,
+        request_timeout: float = 10.0,
+        session_timeout: float = 6.0,
+        poll: float = 0.02,
+    ) -> None:
+        self.positions = Positions()
+        self._servers = bootstrap_servers
+        self._client_id = client_id
+        self._partitions = partitions
+        self._replication = replication
+        self._idempotence = idempotence
+        self._request_timeout = request_timeout
+        self._session_timeout = session_timeout
+        self._poll = poll
+        self._producer: AIOKafkaProducer | None = None
+        self._broker: KafkaBroker | None = None
+        self._subscriptions: list[_Subscription] = []
+        self._topic_partitions: dict[str, list[int]] = {}
+
+    async def ensure(self, topics: Sequence[str]) -> None:
+        """Create the topics that are missing, with the partitions set for new ones."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self._servers, client_id=self._client_id)
+        await admin.start()
+        try:
+            present = set(await admin.list_topics())
+            missing = [
+                NewTopic(name=name, num_partitions=self._partitions, replication_factor=self._replication)
+                for name in topics
+                if name not in present
+            ]
+            if missing:
+                # Another process may be first; that is what was wanted.
+                with contextlib.suppress(TopicAlreadyExistsError):
+                    await admin.create_topics(missing)
+        finally:
+            await admin.close()
+
+    async def publish(self, messages: Sequence[Message]) -> list[PublishFailed | None]:
+        """Send the messages, each partition's as record batches that the broker takes whole or not at all."""
+        if self._producer is None:
+            return [PublishFailed("not connected")] * len(messages)
+        results: list[PublishFailed | None] = [None] * len(messages)
+        by_partition: dict[tuple[str, int], list[int]] = defaultdict(list)
+        for place, message in enumerate(messages):
+            try:
+                partition = await self._partition(message)
+            except KafkaError as error:
+                results[place] = PublishFailed(type(error).__name__)
+            else:
+                by_partition[message.topic, partition].append(place)
+        await asyncio.gather(
+            *(self._send(topic, part, places, messages, results) for (topic, part), places in by_partition.items())
+        )
+        return results
+
+    async def _partition(self, message: Message) -> int:
+        known = self._topic_partitions.get(message.topic)
+        if known is None:
+            assert self._producer is not None  # noqa: S101 - publish has seen to it
+            known = sorted(await self._producer.partitions_for(message.topic))
+            self._topic_partitions[message.topic] = known
+        partition: int = _PARTITIONER(message.key.encode(), known, known)
+        return partition
+
+    async def _send(
+        self,
+        topic: str,
+        partition: int,
+        places: Sequence[int],
+        messages: Sequence[Message],
+        results: list[PublishFailed | None],
+    ) -> None:
+        """Send one partition's messages. After a batch fails, the rest is not sent: order matters more than haste."""
+        assert self._producer is not None  # noqa: S101 - publish has seen to it
+        waiting = list(places)
+        failed: PublishFailed | None = None
+        while waiting and failed is None:
+            batch = self._producer.create_batch()
+            taken: list[int] = []
+            for place in waiting:
+                message = messages[place]
+                added = batch.append(
+                    timestamp=None, key=message.key.encode(), value=message.value, headers=list(message.headers)
+                )
+                if added is None:
+                    break
+                taken.append(place)
+            if not taken:
+                results[waiting.pop(0)] = failed = PublishFailed("larger than a batch")
+                break
+            try:
+                future = await self._producer.send_batch(batch, topic, partition=partition)
+                acknowledged = await future
+            except (KafkaError, OSError) as error:
+                failed = PublishFailed(type(error).__name__)
+                self._topic_partitions.pop(topic, None)
+                break
+            place_name = f"{topic}:{partition}"
+            after = acknowledged.offset + len(taken)
+            self.positions.published[place_name] = max(self.positions.published.get(place_name, 0), after)
+            waiting = waiting[len(taken) :]
+        for place in waiting:
+            results[place] = failed
+
+    def subscribe(self, group: str, topics: Sequence[str], handler: Handler, *, max_records: int = 500) -> None:
+        """Have a consumer group read topics from their beginning."""
+        self._subscriptions.append(_Subscription(group, tuple(topics), handler, max_records, self.positions))
+
+    async def start(self) -> None:
+        """Connect; begin to read what was subscribed."""
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=self._servers,
+            client_id=self._client_id,
+            acks="all",
+            enable_idempotence=self._idempotence,
+            max_batch_size=_BATCH_BYTES * 2,
+            max_request_size=_MAX_REQUEST_BYTES,
+            request_timeout_ms=int(self._request_timeout * 1000),
+        )
+        await self._producer.start()
+        if not self._subscriptions:
+            return
+        self._broker = KafkaBroker(
+            self._servers,
+            client_id=self._client_id,
+            consumer_only=True,
+            allow_auto_create_topics=False,
+            apply_types=False,
+            graceful_timeout=30.0,
+            logger=logging.getLogger("faststream"),
+            log_level=logging.DEBUG,
+        )
+        for subscription in self._subscriptions:
+            self._attach(self._broker, subscription)
+        await self._broker.start()
+
+    def _attach(self, broker: KafkaBroker, subscription: _Subscription) -> None:
+        subscriber = broker.subscriber(
+            *subscription.topics,
+            batch=True,
+            group_id=subscription.group,
+            auto_offset_reset="earliest",
+            ack_policy=AckPolicy.MANUAL,
+            max_records=subscription.max_records,
+            batch_timeout_ms=int(self._poll * 1000),
+            fetch_max_wait_ms=500,
+            session_timeout_ms=int(self._session_timeout * 1000),
+            heartbeat_interval_ms=int(self._session_timeout * 1000 / 3),
+            max_poll_interval_ms=30 * 60 * 1000,
+            listener=subscription.listener,
+            parser=subscription.parse,
+            decoder=_as_it_is,
+        )
+        subscriber(subscription.handle)
+        subscription.subscriber = subscriber
+
+    async def stop(self) -> None:
+        """Finish the batches in work, commit them, leave the groups, and flush what was handed over."""
+        for subscription in self._subscriptions:
+            subscription.stopping.set()
+        if self._broker is not None:
+            await self._broker.stop()
+            self._broker = None
+        if self._producer is not None:
+            await self._producer.stop()
+            self._producer = None
+
+    def healthy(self) -> bool:
+        """Whether it is connected, and each group that was subscribed has been given its place."""
+        return self._producer is not None and all(s.listener.joined for s in self._subscriptions)
+
+
+async def _as_it_is(message: Any) -> Any:
+    """A decoder that decodes nothing: an undecodable record is the handler's business, and must not lose a batch."""
+    return message
+
+
+class _Joined(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Knows whether the group has given this consumer its place, and from where it reads on."""
+
+    def __init__(self, subscription: _Subscription) -> None:
+        self.joined = False
+        self._subscription = subscription
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """What is revoked is somebody else's to tell about."""
+        for partition in revoked:
+            self._subscription.consumed.pop(f"{partition.topic}:{partition.partition}", None)
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Note the committed positions from which reading goes on."""
+        self.joined = True
+        consumer = getattr(self._subscription.subscriber, "consumer", None)
+        for partition in assigned:
+            committed = await consumer.committed(partition) if consumer is not None else None
+            self._subscription.consumed[f"{partition.topic}:{partition.partition}"] = committed or 0
+
+
+class _Subscription:
+    """One consumer group in this process."""
+
+    def __init__(
+        self, group: str, topics: tuple[str, ...], handler: Handler, max_records: int, positions: Positions
+    ) -> None:
+        self.group = group
+        self.topics = topics
+        self.max_records = max_records
+        self.stopping = asyncio.Event()
+        self.consumed = positions.consumed.setdefault(group, {})
+        self.listener = _Joined(self)
+        self.subscriber: Any = None
+        self._handler = handler
+
+    async def parse(self, records: Any) -> KafkaAckableMessage:
+        """A FastStream message around raw records; nothing in it is decoded."""
+        return KafkaAckableMessage(body=b"", raw_message=records, consumer=self.subscriber.consumer)
+
+    async def handle(self, message: Any) -> None:
+        """Hand a batch to the handler until it is done, then commit.
+
+        The handler is asked again for as long as it raises: going on would commit past it, and handing the batch back
+        to FastStream would spin. When the process stops meanwhile, the batch stays uncommitted and is read again.
+        """
+        records = [
+            Record(r.topic, r.partition, r.offset, r.key, r.value, tuple(r.headers)) for r in message.raw_message
+        ]
+        delay = 0.05
+        while True:
+            try:
+                await self._handler(records)
+                break
+            except Exception as error:
+                log.warning("batch.retried", group=self.group, records=len(records), error=where_raised(error))
+            try:
+                await asyncio.wait_for(self.stopping.wait(), delay)
+            except TimeoutError:
+                delay = min(delay * 2, 5.0)
+            else:
+                return
+        try:
+            await message.ack()
+        except (KafkaError, IllegalStateError) as error:
+            # The group was rebalanced meanwhile: whoever has the partition now reads the batch again, for nothing.
+            log.info("commit.refused", group=self.group, error=type(error).__name__)
+            return
+        for record in records:
+            self.consumed[f"{record.topic}:{record.partition}"] = record.offset + 1
+
+
+def partitions_of(positions: Mapping[str, int], topic: str) -> dict[str, int]:
+    """The positions of one topic."""
+    return {place: offset for place, offset in positions.items() if place.rpartition(":")[0] == topic}

@@ -1,0 +1,85 @@
+"""What the kit asks of a bus. Every adapter passes the suite in ``shared.kit.testing.bus_suite``."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+class PublishFailed(Exception):
+    """A message was not acknowledged: it may or may not be on the topic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is published: keyed by the document's id, always."""
+
+    topic: str
+    key: str
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What arrives. Headers stay bytes: whether they can be read is the reader's business, not the consumer's."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+Batch = Sequence[Record]
+Handler = Callable[[Batch], Awaitable[None]]
+"""Takes a whole batch. Returning commits it. Raising gives it back: it is handed in again, after a backoff."""
+
+
+@dataclass(slots=True)
+class Positions:
+    """By ``topic:partition``: the offset after the newest published here, and per group the next one to read."""
+
+    published: dict[str, int] = field(default_factory=dict)
+    consumed: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+class Bus(Protocol):
+    """A connection to the broker."""
+
+    positions: Positions
+
+    async def ensure(self, topics: Sequence[str]) -> None:
+        """Create the topics that are missing."""
+        ...
+
+    async def publish(self, messages: Sequence[Message]) -> list[PublishFailed | None]:
+        """Send the messages; for each, None once acknowledged, or why it was not.
+
+        Messages of one key keep their order, also across failure: after the first that fails, later ones of the same
+        key are not sent.
+        """
+        ...
+
+    def subscribe(self, group: str, topics: Sequence[str], handler: Handler, *, max_records: int = 500) -> None:
+        """Have a consumer group read topics from their beginning. To be called before ``start``."""
+        ...
+
+    async def start(self) -> None:
+        """Connect; begin to read what was subscribed."""
+        ...
+
+    async def stop(self) -> None:
+        """Finish the batches in work, commit them, and leave the groups."""
+        ...
+
+    def healthy(self) -> bool:
+        """Whether it is connected, and each group that was subscribed reads."""
+        ...
+
+
+def headers_of(pairs: Mapping[str, str]) -> tuple[tuple[str, bytes], ...]:
+    """Headers as they go on the wire."""
+    return tuple((name, value.encode()) for name, value in pairs.items())

@@ -1,0 +1,191 @@
+"""Runs one command on one document: the API's way into a decision. Idempotent by key, conditional by version."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+from typing import Any, TypeVar
+
+from shared.kit.decisions import NO_FACTS, Decision, Facts, Want, Wants
+from shared.kit.document import Answer, Document, derived_id
+from shared.kit.errors import Busy, Invalid, KeyReused, NotFound, Stale, TooLarge
+from shared.kit.store.port import Outcome, Unstorable
+from shared.kit.store.repository import Held, Repository
+from shared.kit.telemetry import Telemetry, case_attributes
+
+D = TypeVar("D", bound=Document)
+
+KEPT_REQUESTS = 40
+KEPT_FOR = timedelta(days=1)
+"""How many answers to idempotency keys a document keeps, and for how long at least one of them is kept if crowded."""
+
+MAX_RACES = 200
+
+
+class Exists(Enum):
+    """What a command expects of its document."""
+
+    NO = "create"
+    YES = "change"
+    EITHER = "put"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Who asks for what, as far as idempotency and tracing need it.
+
+    ``key`` is derived from caller and Idempotency-Key, None where none was sent; ``digest`` is the request's hash;
+    ``if_match`` is the version the caller has seen; ``trace`` is the request's own trace context.
+    """
+
+    caller: str
+    key: str | None
+    digest: str
+    if_match: int | None = None
+    trace: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a command is answered, now or by its first run. ``version`` is the document's, where it is known."""
+
+    status: int
+    body: dict[str, Any]
+    version: int | None
+    replayed: bool = False
+
+
+def digest(method: str, path: str, body: bytes) -> str:
+    """The hash by which a repeated request is known to be the same; JSON bodies by content, not by spelling."""
+    try:
+        canonical = json.dumps(json.loads(body), sort_keys=True, separators=(",", ":")).encode() if body else b""
+    except ValueError:
+        canonical = body
+    return hashlib.sha256(method.encode() + b"\n" + path.encode() + b"\n" + canonical).hexdigest()
+
+
+def request_key(caller: str, key: str) -> str:
+    """What an idempotency key is remembered under: another caller's same key is another key."""
+    return derived_id("request", caller, key)
+
+
+class Commands:
+    """Commands on the documents of one service."""
+
+    def __init__(self, repository: Repository, telemetry: Telemetry) -> None:
+        self._repository = repository
+        self._telemetry = telemetry
+
+    async def run(
+        self,
+        document: type[D],
+        id: str,
+        command: Any,
+        decide: Decision,
+        request: Request,
+        *,
+        exists: Exists,
+        status: int,
+        wants: Wants | None = None,
+        answer: Callable[[D], dict[str, Any]] | None = None,
+    ) -> Answered:
+        """Decide and write, again on the fresh document when another writer was first.
+
+        Raises DomainError: the decision's own, NotFound, Stale, KeyReused, TooLarge, Busy.
+        """
+        facts: dict[Want, list[Any]] = {}
+        for _ in range(MAX_RACES):
+            held = (await self._repository.load(document, [id]))[id]
+            earlier = self._answered(held.document, request)
+            if earlier is not None:
+                return earlier
+            self._expect(held.document, exists, request)
+            known = await self._facts(wants, command, held.document, facts)
+            traced = self._trace(held, command, request)
+            with traced:
+                decided: D = decide(held.document, command, known, self._repository.clock.now())
+            if decided.id != id:
+                raise Invalid("the decision made another document than was asked for")
+            held.document = decided
+            held.take_events(traced.context)
+            if decided.trace is None:
+                decided.trace = traced.context
+            body = answer(decided) if answer else _default_answer(decided)
+            self._remember(decided, request, status, body)
+            try:
+                write = self._repository.stage(held)
+            except Unstorable as refusal:
+                raise TooLarge(f"{document.__name__} {refusal}") from refusal
+            if write is None:
+                return Answered(status, body, decided.version)
+            outcome = (await self._repository.write(document, [(held, write)]))[0]
+            if isinstance(outcome, Unstorable):
+                raise TooLarge(f"{document.__name__} {outcome}")
+            if outcome is Outcome.WON:
+                self._telemetry.decided.add(1, {"carerelay.document.type": document.__name__})
+                return Answered(status, body, decided.version)
+            self._telemetry.conflicts.add(1, {"carerelay.document.type": document.__name__})
+            facts.clear()
+        raise Busy(f"{document.__name__} is changed by too many at once")
+
+    def _answered(self, document: Document | None, request: Request) -> Answered | None:
+        """What this key was answered before, if it was. Raises KeyReused for another request under it."""
+        if document is None or request.key is None or request.key not in document.requests:
+            return None
+        kept = document.requests[request.key]
+        if kept.request_hash != request.digest:
+            raise KeyReused()
+        return Answered(kept.status, kept.body, None, replayed=True)
+
+    def _expect(self, document: Document | None, exists: Exists, request: Request) -> None:
+        if document is None and exists is Exists.YES:
+            raise NotFound()
+        if document is not None and exists is Exists.NO:
+            raise KeyReused("this was created before by another request")
+        if request.if_match is not None and request.if_match != (document.version if document else 0):
+            raise Stale()
+
+    async def _facts(
+        self, wants: Wants | None, command: Any, document: Document | None, facts: dict[Want, list[Any]]
+    ) -> Facts:
+        if wants is None:
+            return NO_FACTS
+        wanted = list(wants(command, document))
+        await self._repository.facts(wanted, facts)
+        return Facts({want: facts[want] for want in wanted})
+
+    def _trace(self, held: Held[Any], command: Any, request: Request) -> Any:
+        """A command on a known case continues the case's trace and links to the request that brought it."""
+        case = held.document.trace if held.document is not None else None
+        return self._telemetry.start(
+            f"decide {type(command).__name__}",
+            case or request.trace,
+            {
+                "carerelay.document.type": held.type.__name__,
+                "carerelay.document.id": held.id,
+                **case_attributes(command),
+                **case_attributes(held.document),
+            },
+            links=[request.trace] if case else [],
+        )
+
+    def _remember(self, document: Document, request: Request, status: int, body: dict[str, Any]) -> None:
+        if request.key is None:
+            return
+        now = self._repository.clock.real()
+        document.requests[request.key] = Answer(request_hash=request.digest, status=status, body=body, at=now)
+        body.setdefault("version", document.version + 1)
+        if len(document.requests) > KEPT_REQUESTS:
+            oldest_first = sorted(document.requests, key=lambda key: document.requests[key].at)
+            for key in oldest_first[: len(document.requests) - KEPT_REQUESTS]:
+                if now - document.requests[key].at > KEPT_FOR or len(document.requests) > KEPT_REQUESTS * 4:
+                    del document.requests[key]
+
+
+def _default_answer(document: Document) -> dict[str, Any]:
+    state = getattr(document, "state", None)
+    return {"id": document.id} if state is None else {"id": document.id, "state": str(state)}

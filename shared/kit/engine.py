@@ -1,0 +1,304 @@
+"""Runs a reaction table over batches of events: load, fold, write once, know the losers, park the poison.
+
+Without it a service would handle event by event: slower by an order, and each with its own way of losing one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from opentelemetry.trace import SpanKind
+
+from shared.contracts.base import Event
+from shared.kit.bus.envelope import Received, Unreadable, Unwanted, read
+from shared.kit.bus.port import Record
+from shared.kit.decisions import NO_FACTS, Facts, Want
+from shared.kit.document import Document
+from shared.kit.errors import DomainError
+from shared.kit.parking import Parking, parking_key
+from shared.kit.reactions import Field, Reaction, Reactions
+from shared.kit.store.port import Found, Outcome, Unstorable
+from shared.kit.store.repository import Held, Repository, hold
+from shared.kit.telemetry import Telemetry, Traced, case_attributes, log, where_raised
+
+
+class _FactsMissing(Exception):
+    """A decision wants facts that are not loaded yet."""
+
+    def __init__(self, wants: Sequence[Want]) -> None:
+        super().__init__()
+        self.wants = wants
+
+
+class _Poison(Exception):
+    """One event cannot be decided on, or what it leads to cannot be stored."""
+
+    def __init__(self, place: int, reason: str) -> None:
+        super().__init__(reason)
+        self.place = place
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """One event for one document; ``place`` is the event's place in the batch."""
+
+    place: int
+    id: str
+
+
+@dataclass(slots=True)
+class _Round:
+    """One pass over the pairs that are still to be done."""
+
+    held: dict[str, Held[Any]]
+    spans: list[Traced] = field(default_factory=list)
+    folded: dict[str, list[_Pair]] = field(default_factory=dict)
+
+
+class Reactor:
+    """One consumer group: the reaction table of one document type."""
+
+    def __init__(
+        self,
+        service: str,
+        table: Reactions,
+        repository: Repository,
+        parking: Parking,
+        telemetry: Telemetry,
+    ) -> None:
+        self.table = table
+        self.group = f"{service}.{table.document.collection}"
+        self.in_work = 0
+        self._repository = repository
+        self._parking = parking
+        self._telemetry = telemetry
+        self._wanted: dict[str, type[Event]] = {type: row.event for type, row in table.rows.items()}
+
+    async def handle(self, batch: Sequence[Record]) -> None:
+        """Take a batch in: every event is applied, ignored or parked when this returns.
+
+        Raises StoreUnavailable where the store failed; nothing is parked for that, and the batch may be given again.
+        """
+        self.in_work = len(batch)
+        try:
+            await self._handle(batch)
+        finally:
+            self.in_work = 0
+
+    async def _handle(self, batch: Sequence[Record]) -> None:
+        items = [item for record in batch if not isinstance(item := read(record, self._wanted), Unwanted)]
+        if not items:
+            return
+        self._telemetry.consumed.add(len(items), {"messaging.consumer.group.name": self.group})
+        parked = await self._parking.parked(self.group, {parking_key(item.record) for item in items})
+        aside: dict[str, list[tuple[Record, str]]] = {}
+        wanted: list[Received] = []
+        for item in items:
+            key = parking_key(item.record)
+            if key in parked or key in aside:
+                aside.setdefault(key, []).append((item.record, "waits behind an earlier event"))
+            elif isinstance(item, Unreadable):
+                aside[key] = [(item.record, item.reason)]
+            else:
+                wanted.append(item)
+        for key, poisoned in (await self.apply(wanted)).items():
+            aside.setdefault(key, [])[:0] = poisoned
+        for key, records in aside.items():
+            await self._parking.append(self.group, key, records)
+            self._telemetry.parked.add(len(records), {"messaging.consumer.group.name": self.group})
+            log.warning("key.parked", group=self.group, key=key, events=len(records), reason=records[0][1])
+
+    async def replay(self, record: Record) -> str | None:
+        """Apply one parked record; None where it is done with, or the reason why it still is poison."""
+        item = read(record, self._wanted)
+        if isinstance(item, Unwanted):
+            return None
+        if isinstance(item, Unreadable):
+            return item.reason
+        poisoned = await self.apply([item])
+        return next((records[0][1] for records in poisoned.values()), None)
+
+    async def apply(self, received: Sequence[Received]) -> dict[str, list[tuple[Record, str]]]:
+        """Decide on these events and write. Returns per key the records, from the first poison one on, with reasons."""
+        if not received:
+            return {}
+        routes = await self._routes(received)
+        pending = [_Pair(place, id) for place, ids in enumerate(routes) for id in ids]
+        poisoned: dict[str, tuple[int, str]] = {}
+        careful = False
+        while pending:
+            stored = await self._repository.raw(self.table.document, list(dict.fromkeys(pair.id for pair in pending)))
+            facts: dict[Want, list[Any]] = {}
+            try:
+                round = await self._fold(received, pending, stored, facts, careful)
+                pending, careful = await self._write(round, careful)
+            except _Poison as poison:
+                key = received[poison.place].subject
+                poisoned[key] = (poison.place, poison.reason)
+                pending = [
+                    pair for pair in pending if not (pair.place >= poison.place and received[pair.place].subject == key)
+                ]
+        return {
+            key: [(received[place].record, reason)]
+            + [(r.record, "waits behind an earlier event") for r in received[place + 1 :] if r.subject == key]
+            for key, (place, reason) in poisoned.items()
+        }
+
+    async def _routes(self, received: Sequence[Received]) -> list[list[str]]:
+        """The ids of the documents that each event concerns; one query per indexed field."""
+        rows = [self._row(item) for item in received]
+        by_field: dict[str, dict[str, list[str]]] = {}
+        for item, row in zip(received, rows, strict=True):
+            if isinstance(row.route, Field) and (value := row.route.value(item.event)) is not None:
+                by_field.setdefault(row.route.name, {})[value] = []
+        for name, found in by_field.items():
+            limit = max(r.route.limit for r in rows if isinstance(r.route, Field) and r.route.name == name)
+            for raw in await self._repository.store.find(
+                self.table.document.collection, {name: {"$in": list(found)}}, fields=(name,), limit=limit
+            ):
+                values = raw[name] if isinstance(raw[name], list) else [raw[name]]
+                for value in values:
+                    if value in found:
+                        found[value].append(raw["_id"])
+        routes = []
+        for item, row in zip(received, rows, strict=True):
+            if isinstance(row.route, Field):
+                value = row.route.value(item.event)
+                routes.append(by_field[row.route.name][value] if value is not None else [])
+            else:
+                routes.append(list(dict.fromkeys(row.route(item.event))))
+        return routes
+
+    def _row(self, item: Received) -> Reaction:
+        return self.table.rows[item.event.type]
+
+    async def _fold(
+        self,
+        received: Sequence[Received],
+        pending: Sequence[_Pair],
+        stored: dict[str, Found | None],
+        facts: dict[Want, list[Any]],
+        careful: bool,
+    ) -> _Round:
+        """Fold all pairs, loading the facts that decisions turn out to want. Raises _Poison at the first that fails."""
+        while True:
+            round = _Round({id: hold(self.table.document, id, raw) for id, raw in stored.items()})
+            try:
+                for pair in pending:
+                    self._decide(received[pair.place], pair, round, facts, careful)
+            except _FactsMissing as missing:
+                await self._repository.facts(missing.wants, facts)
+            else:
+                return round
+
+    def _decide(
+        self, item: Received, pair: _Pair, round: _Round, facts: dict[Want, list[Any]], careful: bool
+    ) -> None:
+        row = self._row(item)
+        held = round.held[pair.id]
+        document: Document | None = held.document
+        if document is not None and document.applied.get(item.mark, 0) >= item.sequence:
+            return
+        decide = row.decision_for(document)
+        if decide is None and (document is None or document.ended):
+            return
+        if decide is not None:
+            known = self._facts_for(row, item.event, document, facts)
+            traced = self._telemetry.start(
+                f"process {item.event.type}",
+                item.trace,
+                {
+                    "messaging.system": "kafka",
+                    "messaging.operation.type": "process",
+                    "messaging.destination.name": item.record.topic,
+                    "messaging.consumer.group.name": self.group,
+                    "carerelay.document.type": self.table.document.__name__,
+                    "carerelay.document.id": pair.id,
+                    **case_attributes(item.event),
+                },
+                kind=SpanKind.CONSUMER,
+            )
+            try:
+                decided = decide(document, item.event, known, self._repository.clock.now())
+                if decided is None and document is None:
+                    return
+                if decided is not None:
+                    document = decided
+                if document is None or document.id != pair.id:
+                    raise _Poison(pair.place, f"{item.event.type}: the decision made another document than its route")
+            except DomainError as refusal:
+                raise _Poison(pair.place, f"{item.event.type}: {refusal.slug}: {refusal.detail}") from refusal
+            except _Poison:
+                raise
+            except Exception as error:
+                raise _Poison(pair.place, f"{item.event.type}: {where_raised(error)}") from error
+            held.document = document
+            held.take_events(traced.context)
+            if document.trace is None:
+                document.trace = traced.context
+            round.spans.append(traced)
+        assert held.document is not None  # noqa: S101 - an absent document without a decision was left above
+        held.document.applied[item.mark] = item.sequence
+        held.touched = True
+        round.folded.setdefault(pair.id, []).append(pair)
+        if careful:
+            self._check_storable(held, pair)
+
+    def _facts_for(
+        self, row: Reaction, event: Event, document: Document | None, facts: dict[Want, list[Any]]
+    ) -> Facts:
+        if row.wants is None:
+            return NO_FACTS
+        wants = list(row.wants(event, document))
+        missing = [want for want in wants if want not in facts]
+        if missing:
+            raise _FactsMissing(missing)
+        return Facts({want: facts[want] for want in wants})
+
+    def _check_storable(self, held: Held[Any], pair: _Pair) -> None:
+        """In a careful round each event's result is encoded at once, so that the one at fault is found."""
+        assert held.document is not None  # noqa: S101 - it was just decided on
+        sequence = held.document.sequence
+        try:
+            write = self._repository.stage(held)
+            if write is not None:
+                self._repository.check(write)
+        except Unstorable as refusal:
+            raise _Poison(pair.place, f"{self.table.document.__name__} {refusal}") from refusal
+        finally:
+            held.document.sequence = sequence
+
+    async def _write(self, round: _Round, careful: bool) -> tuple[list[_Pair], bool]:
+        """Write what was folded. Returns the pairs to decide again on fresh documents, and whether carefully."""
+        batch = []
+        again: list[_Pair] = []
+        for held in round.held.values():
+            if not held.touched:
+                continue
+            try:
+                write = self._repository.stage(held)
+            except Unstorable:
+                again.extend(round.folded[held.id])
+                careful = True
+                continue
+            if write is not None:
+                batch.append((held, write))
+        outcomes = await self._repository.write(self.table.document, batch) if batch else []
+        for (held, _), outcome in zip(batch, outcomes, strict=True):
+            pairs = round.folded[held.id]
+            if outcome is Outcome.WON:
+                self._telemetry.decided.add(len(pairs), {"carerelay.document.type": self.table.document.__name__})
+                continue
+            if isinstance(outcome, Unstorable):
+                if careful:
+                    raise _Poison(pairs[-1].place, f"{self.table.document.__name__} {outcome}")
+                careful = True
+            else:
+                self._telemetry.conflicts.add(1, {"carerelay.document.type": self.table.document.__name__})
+            again.extend(pairs)
+        for traced in round.spans:
+            traced.end()
+        return sorted(again, key=lambda pair: pair.place), careful

@@ -1,0 +1,170 @@
+"""Who looks after which slots: leases with a rising epoch a slot, kept in one document a queue.
+
+Without it two workers would do the same due work, or none would. No wall clock is compared between machines: a
+worker counts as dead when its beat has not changed for a lease by the observer's own monotonic clock, which is never
+sooner than by the worker's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from shared.kit.clock import Clock
+from shared.kit.document import SLOTS
+from shared.kit.store.port import Outcome, Store, Write
+
+COLLECTION = "leases"
+
+
+@dataclass(slots=True)
+class _Seen:
+    beat: int
+    at: float
+
+
+class Leases:
+    """One worker's share of one queue's slots.
+
+    ``busy`` tells whether a slot has work in flight here: such a slot is not handed over before that is done.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        queue: str,
+        collection: str,
+        worker: str,
+        *,
+        lease: float = 10.0,
+        margin: float = 2.0,
+        horizon: timedelta = timedelta(minutes=1),
+        busy: Callable[[int], bool] = lambda slot: False,
+    ) -> None:
+        self.queue = queue
+        self.worker = worker
+        self._store = store
+        self._clock = clock
+        self._collection = collection
+        self._lease = lease
+        self._margin = margin
+        self._horizon = horizon
+        self._busy = busy
+        self._held: dict[int, int] = {}
+        self._leaving: set[int] = set()
+        self._seen: dict[str, _Seen] = {}
+        self._until = float("-inf")
+
+    @property
+    def slots(self) -> dict[int, int]:
+        """The slots that work may be begun in now, with their epochs; none once the lease may have ended."""
+        if not self.holds():
+            return {}
+        return {slot: epoch for slot, epoch in self._held.items() if slot not in self._leaving}
+
+    def holds(self) -> bool:
+        """Whether the lease is certainly still ours."""
+        return self._clock.monotonic() < self._until
+
+    def may_call(self) -> bool:
+        """Whether an outside call may be begun: not later than the end of the lease less a margin."""
+        return self._clock.monotonic() < self._until - self._margin
+
+    def epoch(self, slot: int) -> int | None:
+        """The epoch under which a slot's documents may be written, or None where it is not ours."""
+        return self._held.get(slot) if self.holds() else None
+
+    async def renew(self) -> bool:
+        """Beat, take what is free up to an even share, hand over what is above it.
+
+        Returns whether the beat landed; when another worker was first, the next call tries again. New slots are used
+        only after their documents carry the new epoch, so that nothing of an earlier owner lands after the first read.
+        """
+        began = self._clock.monotonic()
+        found = await self._store.load(COLLECTION, [self.queue])
+        if not found:
+            # Whoever is first makes it; an empty one, so that both then go the same way.
+            fresh = {"version": 1, "workers": {}, "owners": {}, "epochs": [0] * SLOTS}
+            await self._store.write(COLLECTION, [Write(self.queue, None, fresh)])
+            found = await self._store.load(COLLECTION, [self.queue])
+        table = found[0]
+        workers, owners = self._alive(table, began)
+        epochs: list[int] = list(table["epochs"])
+        self._leaving = {slot for slot in self._leaving if slot in self._held}
+        mine = {slot for slot in owners.get(self.worker, []) if self._held.get(slot) == epochs[slot]}
+        surplus = self._hand_over(mine, workers)
+        mine -= surplus
+        taken = self._take(mine, owners, workers)
+        for slot in taken:
+            epochs[slot] += 1
+        owners[self.worker] = sorted(mine | taken)
+        change: dict[str, Any] = {
+            "version": table["version"] + 1,
+            "workers": {**workers, self.worker: workers.get(self.worker, 0) + 1},
+            "owners": {worker: slots for worker, slots in owners.items() if worker in {*workers, self.worker}},
+            "epochs": epochs,
+        }
+        outcome = (await self._store.write(COLLECTION, [Write(self.queue, table["version"], change)]))[0]
+        if outcome is not Outcome.WON:
+            return False
+        for slot in surplus:
+            self._held.pop(slot, None)
+            self._leaving.discard(slot)
+        if taken:
+            new = {slot: epochs[slot] for slot in taken}
+            await self._store.stamp(self._collection, new, self._clock.now() + self._horizon)
+            self._held.update(new)
+        self._held = {slot: epoch for slot, epoch in self._held.items() if slot in mine or slot in taken}
+        self._until = began + self._lease
+        return True
+
+    def _alive(self, table: dict[str, Any], now: float) -> tuple[dict[str, int], dict[str, list[int]]]:
+        """The workers whose beat changes, and what they own."""
+        workers: dict[str, int] = {}
+        for worker, beat in table["workers"].items():
+            seen = self._seen.get(worker)
+            if seen is None or seen.beat != beat:
+                self._seen[worker] = _Seen(beat, now)
+            elif worker != self.worker and now - seen.at >= self._lease + self._margin:
+                continue
+            workers[worker] = beat
+        self._seen = {worker: seen for worker, seen in self._seen.items() if worker in table["workers"]}
+        return workers, {worker: list(slots) for worker, slots in table["owners"].items() if worker in workers}
+
+    def _hand_over(self, mine: set[int], workers: dict[str, int]) -> set[int]:
+        """Slots above an even share that have nothing in flight; busy ones begin nothing new until they are free."""
+        share = -(-SLOTS // len({*workers, self.worker}))
+        above = len(mine) - share
+        if above <= 0:
+            self._leaving.clear()
+            return set()
+        by_quiet = sorted(mine, key=lambda slot: (slot not in self._leaving, self._busy(slot), slot))
+        self._leaving = set(by_quiet[:above])
+        return {slot for slot in self._leaving if not self._busy(slot)}
+
+    def _take(self, mine: set[int], owners: dict[str, list[int]], workers: dict[str, int]) -> set[int]:
+        share = -(-SLOTS // len({*workers, self.worker}))
+        owned = {slot for worker, slots in owners.items() if worker != self.worker for slot in slots}
+        free = [slot for slot in range(SLOTS) if slot not in owned and slot not in mine]
+        return set(free[: max(0, share - len(mine))])
+
+    async def leave(self) -> None:
+        """Give everything up at once, so that others need not wait for the lease to end."""
+        self._held.clear()
+        self._until = float("-inf")
+        for _ in range(10):
+            found = await self._store.load(COLLECTION, [self.queue])
+            if not found:
+                return
+            table = found[0]
+            change = {
+                "version": table["version"] + 1,
+                "workers": {worker: beat for worker, beat in table["workers"].items() if worker != self.worker},
+                "owners": {worker: slots for worker, slots in table["owners"].items() if worker != self.worker},
+            }
+            outcome = (await self._store.write(COLLECTION, [Write(self.queue, table["version"], change)]))[0]
+            if outcome is Outcome.WON:
+                return
