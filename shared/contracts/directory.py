@@ -1,4 +1,4 @@
-"""Events of directory: community services and the hand-off of a patient to one of them."""
+"""Events of directory: community services and the hand-off of a patient to one; between them, on a private topic."""
 
 from __future__ import annotations
 
@@ -90,3 +90,32 @@ class HandOffEscalated(HandOffEvent):
     since: datetime
     deadline: datetime
     owner: str
+
+
+class PersonLocated(Event):
+    """A person's area or language became known, or changed, or was erased (subject: the person). Private to directory.
+
+    Says only that; who reacts reads where the person lives from the store.
+    """
+
+    type: ClassVar[str] = "person.located.v1"
+    topic: ClassVar[str] = "directory.work"
+    patient_id: str
+    erased: bool = False
+
+
+class HandOffSought(Event):
+    """A hand-off looks for a service (subject: the hand-off). Private to directory."""
+
+    type: ClassVar[str] = "handoff.sought.v1"
+    topic: ClassVar[str] = "directory.work"
+    handoff_id: str
+
+
+class NeedServed(Event):
+    """An active service meets a need, since now or in other places or languages than before. Private to directory."""
+
+    type: ClassVar[str] = "service.need-served.v1"
+    topic: ClassVar[str] = "directory.work"
+    service_id: str
+    need: Barrier
