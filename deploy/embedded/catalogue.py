@@ -17,6 +17,15 @@ SERVICES = ("intake", "referrals", "prior_authorization", "scheduling", "notific
 OUTSIDE = ("issuer", "payer", "gateway", "smtp")
 """The simulators, which share one process."""
 
+OUTSIDE_FOLDER = "outside"
+CLOCK_FILE = "clock-offset"
+
+NOTIFY_PATH = "/payers/{payer_id}/notifications"
+"""Where prior_authorization takes a payer's decisions; the payer puts its id in."""
+
+INBOUND_PATH = "/inbound/{channel}"
+"""Where notifications takes replies; the gateway puts the channel in."""
+
 _READY = "/health/ready"
 
 
@@ -55,8 +64,15 @@ class Catalogue:
         return Program("store", Group.foundation, argv, {}, [self._ports["store"]])
 
     def _simulators(self) -> Program:
-        argv = [sys.executable, "-m", "deploy.simulators", "all"]
-        return Program("simulators", Group.outside, argv, _python({}), [self._ports[name] for name in OUTSIDE])
+        addresses = self.addresses()
+        argv = [sys.executable, "-m", "deploy.simulators", "all", "--data", str(self._folder / OUTSIDE_FOLDER)]
+        argv += ["--clock-file", str(self._folder / CLOCK_FILE)]
+        for name in OUTSIDE:
+            argv += [f"--port-{name}", str(self._ports[name])]
+        argv += ["--notify-url", addresses["prior_authorization"] + NOTIFY_PATH]
+        argv += ["--inbound-url", addresses["notifications"] + INBOUND_PATH]
+        ready = [f"{addresses[name]}/health" for name in OUTSIDE if name != "smtp"]
+        return Program("simulators", Group.outside, argv, _python({}), [self._ports["smtp"]], ready)
 
     def _service(self, name: str) -> Program:
         addresses = self.addresses()
@@ -76,15 +92,16 @@ class Catalogue:
             "SMTP_HOST": LOOPBACK,
             "SMTP_PORT": str(self._ports["smtp"]),
             "PUBLIC_URL": addresses[name],
+            "CLOCK_OFFSET_FILE": str(self._folder / CLOCK_FILE),
             "TRACES_FILE": str(self._folder / "traces" / f"{name}.jsonl"),
             "TRACE_SAMPLE_RATIO": "1",
             **self._environment,
         }
         argv = [sys.executable, "-m", f"services.{name}", "all"]
         # Longer than the kit's own drain, so that a stop in good order is never cut short.
-        return Program(
-            name, Group.services, argv, _python(environment), [self._ports[name]], [addresses[name] + _READY], 25
-        )
+        stop_seconds = 25
+        ready = [addresses[name] + _READY]
+        return Program(name, Group.services, argv, _python(environment), [self._ports[name]], ready, stop_seconds)
 
 
 def _python(environment: Mapping[str, str]) -> dict[str, str]:

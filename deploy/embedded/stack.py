@@ -11,21 +11,25 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from deploy.embedded.catalogue import Catalogue
+from deploy.embedded.catalogue import CLOCK_FILE, OUTSIDE_FOLDER, Catalogue
 from deploy.embedded.keeper import LET_GO
 from deploy.embedded.ports import accepts
 from deploy.embedded.supervision import Group, Keeper, Process, Program, configuration
+from deploy.simulators.issuer import Issuer
+from shared.kit.auth import Role
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT_FOLDER = ROOT / ".data" / "embedded"
@@ -42,7 +46,7 @@ STOP_SECONDS = 45.0
 _KEEPER = Path(__file__).with_name("keeper.py")
 _MARKER = "stack.lock"
 _STATE = "stack.json"
-_OURS = ("store", "outside", "logs", "traces", "clock-offset", "keeper.conf", "keeper.pid", "keeper.sock", _STATE)
+_OURS = ("store", OUTSIDE_FOLDER, "logs", "traces", CLOCK_FILE, "keeper.conf", "keeper.pid", "keeper.sock", _STATE)
 _LOG_LINES = 30
 _SOCKET_PATH_LIMIT = 100  # sun_path holds 104 bytes on macOS, 108 on Linux
 
@@ -106,12 +110,25 @@ class Stack:
     @property
     def clock_offset_file(self) -> Path:
         """The offset of domain time that the services share (``shared.kit.clock.OffsetClock``)."""
-        return self.folder / "clock-offset"
+        return self.folder / CLOCK_FILE
 
     @property
     def traces(self) -> Path:
         """The folder with each service's exported spans, ``<service>.jsonl``."""
         return self.folder / "traces"
+
+    @property
+    def outside(self) -> Path:
+        """The simulators' folder: ledgers, letters, the issuer's key."""
+        return self.folder / OUTSIDE_FOLDER
+
+    def token(self, *roles: str, subject: str = "developer", ttl: timedelta = timedelta(hours=8)) -> str:
+        """A bearer token of the development issuer. Raises StackError for a role that there is not."""
+        known = [str(role) for role in Role]
+        for role in roles:
+            if role not in known:
+                raise StackError(f"there is no role {role}; there are {', '.join(known)}")
+        return Issuer(self.outside / "issuer").mint(*roles, subject=subject, ttl=ttl)
 
     def log(self, name: str) -> Path:
         """The log of a process."""
@@ -271,8 +288,10 @@ class Stack:
         for name in _OURS:
             path = self.folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        for name in ("store", "outside", "logs", "traces"):
+        for name in ("store", OUTSIDE_FOLDER, "logs", "traces"):
             (self.folder / name).mkdir()
+        # Before anybody maps it: processes that start at once must not each make their own.
+        self.clock_offset_file.write_bytes(struct.pack("<d", 0.0))
         return lock
 
     def _socket_file(self) -> Path:
