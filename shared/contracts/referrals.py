@@ -1,12 +1,12 @@
-"""Events of referrals: a referral's way from the clinician's request to the consult report."""
+"""Events of referrals: from the clinician's request to the consult report; private ones on a work topic."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import ClassVar
 
-from shared.contracts.base import Coding, Event
+from shared.contracts.base import Coding, Event, Value
 
 
 class Priority(StrEnum):
@@ -138,3 +138,83 @@ class ReferralEscalated(ReferralEvent):
     since: datetime
     deadline: datetime
     owner: str
+
+
+class PersonKnown(Event):
+    """A registration or a coverage changed as referrals wait for (subject: the person). Private to referrals.
+
+    Says only that; who reacts reads the person from the store.
+    """
+
+    type: ClassVar[str] = "person.known.v1"
+    topic: ClassVar[str] = "referrals.work"
+    patient_id: str
+
+
+class SpecialistListed(Event):
+    """A specialist takes referrals of a specialty (subject: the specialist). Private to referrals."""
+
+    type: ClassVar[str] = "specialist.listed.v1"
+    topic: ClassVar[str] = "referrals.work"
+    specialist_id: str
+    specialty: str
+
+
+class SpecialistAvailable(Event):
+    """The same, for referrals that asked for this very specialist (subject: the specialist). Private to referrals."""
+
+    type: ClassVar[str] = "specialist.available.v1"
+    topic: ClassVar[str] = "referrals.work"
+    specialist_id: str
+
+
+class SpecialistWanted(Event):
+    """A referral is ready to be sent and looks for a specialist (subject: the referral). Private to referrals."""
+
+    type: ClassVar[str] = "referral.specialist-wanted.v1"
+    topic: ClassVar[str] = "referrals.work"
+    referral_id: str
+
+
+class PacketEntry(Value):
+    """One item of a clinical packet: what it is and the SHA-256 of its content, never the content."""
+
+    kind: str
+    sha256: str
+    code: Coding | None = None
+    reference: str | None = None
+
+
+class CarriedAuthorization(Value):
+    """A payer's decision that also holds for the alternative of a rejected referral. Dates inclusive."""
+
+    authorization_id: str
+    status: str
+    coverage_id: str
+    payer_id: str
+    rule: str | None = None
+    number: str | None = None
+    valid_from: date | None = None
+    valid_to: date | None = None
+    units_requested: int | None = None
+    units_granted: int | None = None
+
+
+class AlternativeWanted(Event):
+    """A rejected referral hands on what its alternative needs (subject: the rejected). Private to referrals."""
+
+    type: ClassVar[str] = "referral.alternative-wanted.v1"
+    topic: ClassVar[str] = "referrals.work"
+    referral_id: str
+    alternative_id: str
+    patient_id: str
+    specialty: str
+    service: Coding
+    priority: Priority
+    requester_id: str
+    authored_on: datetime
+    tried: tuple[str, ...]
+    diagnoses: tuple[Coding, ...] = ()
+    quantity: int = 1
+    packet: tuple[PacketEntry, ...] = ()
+    authorization: CarriedAuthorization | None = None
