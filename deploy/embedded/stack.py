@@ -28,8 +28,6 @@ from deploy.embedded.catalogue import CLOCK_FILE, OUTSIDE_FOLDER, Catalogue
 from deploy.embedded.keeper import LET_GO
 from deploy.embedded.ports import accepts
 from deploy.embedded.supervision import Group, Keeper, Process, Program, configuration
-from deploy.simulators.issuer import Issuer
-from shared.kit.auth import Role
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT_FOLDER = ROOT / ".data" / "embedded"
@@ -124,6 +122,10 @@ class Stack:
 
     def token(self, *roles: str, subject: str = "developer", ttl: timedelta = timedelta(hours=8)) -> str:
         """A bearer token of the development issuer. Raises StackError for a role that there is not."""
+        # Here, because a stack of broker and store alone needs neither, and both are slow to import.
+        from deploy.simulators.issuer import Issuer
+        from shared.kit.auth import Role
+
         known = [str(role) for role in Role]
         for role in roles:
             if role not in known:
