@@ -431,8 +431,8 @@ class Entry:
 class TransactionBundle:
     """A FHIR R4 transaction, batch or collection Bundle: nested Bundles flattened, each resource once.
 
-    The same type and id twice is the same resource, and the later content wins. Only resources of the ``used`` types
-    are validated and offered; others may be of any R4 flavour.
+    The same type and id twice is the same resource, and the later content wins. Resources of the ``used`` types are
+    validated; those of ``glanced`` types are offered as they came; all others may be of any R4 flavour.
     """
 
     def __init__(self, entries: Sequence[Entry]) -> None:
@@ -441,15 +441,15 @@ class TransactionBundle:
         self._by_key = {key: entry.resource for key, entry in latest.items()}
         # An earlier twin's fullUrl still names the resource that replaced it.
         self._by_url = {entry.full_url: latest[entry.key].resource for entry in entries if entry.full_url}
+        self._bare = frozenset(latest) - {entry.key for entry in entries if entry.full_url}
 
     @classmethod
-    def read(cls, raw: object, used: Collection[str]) -> TransactionBundle:
+    def read(cls, raw: object, used: Collection[str], glanced: Collection[str] = ()) -> TransactionBundle:
         """Read a Bundle. Raises Invalid with every path that is wrong."""
-        flaws = Flaws()
-        entries: list[Entry] = []
-        _flatten(raw, "Bundle", 1, frozenset(used), entries, flaws)
-        flaws.refuse("The Bundle cannot be used")
-        return cls(entries)
+        reading = _Reading(frozenset(used), frozenset(glanced))
+        reading.bundle(raw, "Bundle", 1)
+        reading.flaws.refuse("The Bundle cannot be used")
+        return cls(reading.entries)
 
     def of(self, type: str) -> tuple[Element, ...]:
         """The resources of a type, in the order in which each first appeared."""
@@ -495,8 +495,10 @@ class TransactionBundle:
         named = read.literal.split("/_history/", 1)[0]
         if named in self._by_url:
             return self._by_url[named]
-        # A reference within a Bundle is relative to the referring entry's base, which exports leave out at will.
-        return None if read.base else self._by_key.get(f"{read.type}/{read.id}")
+        # A reference within a Bundle is relative to the referring entry's base, which exports leave out at will, as
+        # they leave out fullUrl beside absolute references.
+        key = f"{read.type}/{read.id}"
+        return self._by_key.get(key) if read.base is None or key in self._bare else None
 
     def _by_identifier(self, reference: Element) -> Element | None:
         wanted = reference.one("identifier")
@@ -522,43 +524,53 @@ def _contained(reference: Element, read: Reference) -> Element | None:
     return next((item for item in holder.all("contained") if item.text("id") == wanted), None)
 
 
-def _flatten(raw: object, path: str, depth: int, used: frozenset[str], entries: list[Entry], flaws: Flaws) -> None:
-    """Read one Bundle's entries, and those of Bundles inside, in order."""
-    if not isinstance(raw, Mapping) or raw.get("resourceType") != "Bundle":
-        return flaws.add(f"{path}.resourceType", "must be Bundle")
-    if raw.get("type") not in BUNDLE_TYPES:
-        return flaws.add(f"{path}.type", "must be transaction, batch or collection")
-    listed = raw.get("entry")
-    if not isinstance(listed, list) or not listed:
-        return flaws.add(f"{path}.entry", "must be a list with at least one entry")
-    for index, item in enumerate(listed):
-        _read_entry(item, f"{path}.entry[{index}]", depth, used, entries, flaws)
-    return None
+@dataclass
+class _Reading:
+    """One pass over a Bundle: the entries found, and what is wrong with it."""
 
+    used: frozenset[str]
+    glanced: frozenset[str]
+    entries: list[Entry] = field(default_factory=list)
+    flaws: Flaws = field(default_factory=Flaws)
 
-def _read_entry(item: object, path: str, depth: int, used: frozenset[str], entries: list[Entry], flaws: Flaws) -> None:
-    if not isinstance(item, Mapping):
-        return flaws.add(path, "must be an object")
-    request = item.get("request")
-    method = request.get("method") if isinstance(request, Mapping) else None
-    if method not in (None, "POST", "PUT"):
-        # Taking the rest in and leaving this out would look like success.
-        return flaws.add(f"{path}.request.method", "must be POST or PUT")
-    raw = item.get("resource")
-    at = f"{path}.resource"
-    if not isinstance(raw, Mapping):
-        return flaws.add(at, "is required, a FHIR resource")
-    named = raw.get("resourceType")
-    if not _is_type(named):
-        return flaws.add(f"{at}.resourceType", "must name a FHIR R4 resource type")
-    if named == "Bundle":
-        if depth == MAX_NESTING:
-            return flaws.add(at, "is nested too deep")
-        return _flatten(raw, at, depth + 1, used, entries, flaws)
-    full_url = item.get("fullUrl")
-    if full_url is not None and not isinstance(full_url, str):
-        return flaws.add(f"{path}.fullUrl", "must be a string")
-    if named in used:
-        with flaws.gather():
-            entries.append(Entry(full_url, element(raw, at=at)))
-    return None
+    def bundle(self, raw: object, path: str, depth: int) -> None:
+        """Read one Bundle's entries, and those of Bundles inside, in order."""
+        if not isinstance(raw, Mapping) or raw.get("resourceType") != "Bundle":
+            return self.flaws.add(f"{path}.resourceType", "must be Bundle")
+        if raw.get("type") not in BUNDLE_TYPES:
+            return self.flaws.add(f"{path}.type", "must be transaction, batch or collection")
+        listed = raw.get("entry")
+        if not isinstance(listed, list) or not listed:
+            return self.flaws.add(f"{path}.entry", "must be a list with at least one entry")
+        for index, item in enumerate(listed):
+            self._entry(item, f"{path}.entry[{index}]", depth)
+        return None
+
+    def _entry(self, item: object, path: str, depth: int) -> None:
+        if not isinstance(item, Mapping):
+            return self.flaws.add(path, "must be an object")
+        request = item.get("request")
+        method = request.get("method") if isinstance(request, Mapping) else None
+        if method not in (None, "POST", "PUT"):
+            # Taking the rest in and leaving this out would look like success.
+            return self.flaws.add(f"{path}.request.method", "must be POST or PUT")
+        full_url = item.get("fullUrl")
+        if full_url is not None and not isinstance(full_url, str):
+            return self.flaws.add(f"{path}.fullUrl", "must be a string")
+        return self._resource(item.get("resource"), full_url, f"{path}.resource", depth)
+
+    def _resource(self, raw: object, full_url: str | None, at: str, depth: int) -> None:
+        if not isinstance(raw, Mapping):
+            return self.flaws.add(at, "is required, a FHIR resource")
+        named = raw.get("resourceType")
+        if not _is_type(named):
+            return self.flaws.add(f"{at}.resourceType", "must name a FHIR R4 resource type")
+        if named == "Bundle":
+            too_deep = depth == MAX_NESTING
+            return self.flaws.add(at, "is nested too deep") if too_deep else self.bundle(raw, at, depth + 1)
+        with self.flaws.gather():
+            if named in self.used:
+                self.entries.append(Entry(full_url, element(raw, at=at)))
+            elif named in self.glanced and isinstance(raw.get("id"), str | None):
+                self.entries.append(Entry(full_url, Element(at, raw)))
+        return None

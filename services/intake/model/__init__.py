@@ -1,0 +1,76 @@
+"""The patient's registration: its document, what may be stated about it, and the decisions on both."""
+
+from services.intake.model.completeness import missing_of
+from services.intake.model.contact import channels_of, e164, timezone_of
+from services.intake.model.decisions import Intake, Timing, revoke_channel
+from services.intake.model.patient import (
+    Address,
+    Consent,
+    Correction,
+    Coverage,
+    Fact,
+    FactKind,
+    Gender,
+    Need,
+    Patient,
+    Provenance,
+    Proxy,
+    ProxyScope,
+    Revocation,
+    Source,
+    State,
+)
+from services.intake.model.people import person_of
+from services.intake.model.statements import (
+    ConfirmFact,
+    Correct,
+    EnterInError,
+    Register,
+    RevokeProxy,
+    StatedConsent,
+    StatedCoverage,
+    StatedFact,
+    StatedProxy,
+    Statement,
+    VerifyCoverage,
+)
+from services.intake.model.verification import NoVerdict, Verdict
+
+__all__ = [
+    "Address",
+    "ConfirmFact",
+    "Consent",
+    "Correct",
+    "Correction",
+    "Coverage",
+    "EnterInError",
+    "Fact",
+    "FactKind",
+    "Gender",
+    "Intake",
+    "Need",
+    "NoVerdict",
+    "Patient",
+    "Provenance",
+    "Proxy",
+    "ProxyScope",
+    "Register",
+    "Revocation",
+    "RevokeProxy",
+    "Source",
+    "State",
+    "StatedConsent",
+    "StatedCoverage",
+    "StatedFact",
+    "StatedProxy",
+    "Statement",
+    "Timing",
+    "Verdict",
+    "VerifyCoverage",
+    "channels_of",
+    "e164",
+    "missing_of",
+    "person_of",
+    "revoke_channel",
+    "timezone_of",
+]
