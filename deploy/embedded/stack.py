@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 from deploy.embedded.catalogue import CLOCK_FILE, OUTSIDE_FOLDER, Catalogue
 from deploy.embedded.keeper import LET_GO
 from deploy.embedded.ports import accepts
-from deploy.embedded.supervision import Group, Keeper, Process, Program, configuration
+from deploy.embedded.supervision import UNANSWERED, Group, Keeper, Process, Program, configuration
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT_FOLDER = ROOT / ".data" / "embedded"
@@ -70,9 +70,10 @@ class Stack:
     ) -> None:
         self.folder = folder.resolve()
         catalogue = Catalogue(self.folder, environment or {})
-        self._programs = {
-            program.name: program for program in catalogue.programs() if only is None or program.name in only
-        }
+        known = {program.name: program for program in catalogue.programs()}
+        if unknown := set(only or ()) - set(known):
+            raise StackError(f"no such program: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+        self._programs = {name: program for name, program in known.items() if only is None or name in only}
         self.addresses: dict[str, str] = catalogue.addresses()
         self._keeper: Keeper | None = None
         self._starter: subprocess.Popen[bytes] | None = None
@@ -193,7 +194,7 @@ class Stack:
     def stop(self) -> None:
         """Stop everything: services first, then simulators, then broker and store. Never raises for what is gone."""
         if self._keeper is not None:
-            with suppress(OSError):
+            with suppress(*UNANSWERED):
                 self._keeper.shutdown()
         if self._starter is not None:
             self._end_starter(self._starter)
@@ -209,7 +210,10 @@ class Stack:
 
     def processes(self) -> dict[str, Process]:
         """Every process by name, as it is now."""
-        return self._running_keeper().processes()
+        try:
+            return self._running_keeper().processes()
+        except UNANSWERED as gone:
+            raise StackError(f"the keeper is gone\n{self._last_lines('keeper')}") from gone
 
     def kill(self, name: str, signal_number: int = signal.SIGKILL) -> None:
         """Send a signal to a process and return when it is gone. Nothing starts it again but ``restart``."""

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, cast
-from xmlrpc.client import Fault, ServerProxy
+from xmlrpc.client import Error, Fault, ServerProxy
 
 from supervisor.states import ProcessStates
 from supervisor.xmlrpc import Faults, SupervisorTransport
@@ -19,6 +20,10 @@ LEASH = Path(__file__).with_name("leash.py")
 
 KILLED = -1
 """The exit status supervisord reports for a process that a signal ended."""
+
+
+UNANSWERED = (OSError, HTTPException, Error)
+"""What asking a keeper raises that is gone, going, or not there yet."""
 
 
 class Group(IntEnum):
@@ -124,7 +129,7 @@ class Keeper:
         """Whether a keeper is there."""
         try:
             return bool(self._call("getState")["statecode"] == 1)
-        except (OSError, Fault):
+        except UNANSWERED:
             return False
 
     def processes(self) -> dict[str, Process]:
@@ -155,7 +160,7 @@ class Keeper:
     def _call(self, method: str, *arguments: object) -> Any:
         try:
             return getattr(self._rpc, method)(*arguments)
-        except (OSError, Fault):
+        except UNANSWERED:
             # The transport keeps a connection; after an error it may be out of step.
             self._transport.close()
             raise

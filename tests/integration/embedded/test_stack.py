@@ -191,3 +191,16 @@ def test_up_leaves_the_stack_running_and_down_stops_it(tmp_path: Path) -> None:
     assert not any(map(alive, started))
     assert Stack.attach(tmp_path) is None
     assert run("down").returncode == 0
+
+
+def test_a_program_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match="no such program: brocker; there are broker, store"):
+        Stack(tmp_path, only=["brocker", "store"])
+
+
+@on_linux
+def test_a_stack_whose_keeper_is_gone_says_so(tmp_path: Path) -> None:
+    with Stack(tmp_path, only=["broker"]) as stack:
+        kill_and_await(int((tmp_path / "keeper.pid").read_text()))
+        with pytest.raises(StackError, match="the keeper is gone"):
+            stack.check()

@@ -1,0 +1,23 @@
+"""The whole embedded stack for the tests here, started once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from deploy.embedded import Stack
+
+
+@pytest.fixture(scope="session")
+def running_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Broker, store, simulators and six services. What a test kills it also restarts."""
+    with Stack(tmp_path_factory.mktemp("stack")) as stack:
+        yield stack
+
+
+@pytest.fixture
+def stack(running_stack: Stack) -> Stack:
+    """The shared stack, with every process alive."""
+    running_stack.check()
+    return running_stack
