@@ -135,6 +135,16 @@ def test_contracts_depend_on_pydantic_alone() -> None:
     assert not found, "\n".join(found)
 
 
+def test_the_kit_knows_no_event_but_their_base() -> None:
+    found = [
+        f"{where(path, node)} imports {module}"
+        for path in tracked("shared/kit/*.py")
+        for module, node in imported(parse(path))
+        if within(module, {"shared.contracts"}) and module != "shared.contracts.base"
+    ]
+    assert not found, "\n".join(found)
+
+
 def test_no_test_sleeps() -> None:
     found = [
         where(path, node)
