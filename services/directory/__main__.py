@@ -1,7 +1,6 @@
 """python -m services.directory <role>"""
 
-from shared.kit.run import main
-
 from services.directory.service import Settings, build
+from shared.kit.run import main
 
 main("directory", Settings, build)

@@ -8,8 +8,6 @@ from typing import Annotated
 
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict
-from shared.kit.api import Call, DocumentId, Reply, Routes
-from shared.kit.auth import Role
 
 from services.directory import hsds
 from services.directory.model import handoff, listing
@@ -20,6 +18,8 @@ from services.directory.model.needs import words_of
 from services.directory.model.places import area_key, covering
 from shared.contracts.directory import HandOffOutcome, ServiceStatus
 from shared.contracts.intake import Barrier
+from shared.kit.api import Call, DocumentId, Reply, Routes
+from shared.kit.auth import Role
 from shared.kit.errors import Flaw, Invalid
 
 READERS = frozenset(
@@ -198,8 +198,8 @@ def _services() -> Routes:
     @routes.put("/services/{id}", roles=EDITORS)
     async def list_service(id: DocumentId, body: dict[str, object], call: Call) -> Reply:
         """List a service or replace its record: the HSDS ``service_full`` shape."""
-        command = hsds.list_command(id, body)
-        return await call.put(CommunityService, id, command, listing.list_service)
+        command = hsds.list_command(id.lower(), body)
+        return await call.put(CommunityService, command.id, command, listing.list_service)
 
     @routes.post("/services/{id}/verify", roles=EDITORS)
     async def verify_service(id: DocumentId, call: Call) -> Reply:

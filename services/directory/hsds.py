@@ -38,9 +38,15 @@ def list_command(id: str, body: dict[str, object]) -> ListService:
 def _flaws(error: ValidationError) -> list[Flaw]:
     """What is wrong, without what was given."""
     return [
-        Flaw(".".join(str(part) for part in flaw["loc"]), flaw["msg"].removeprefix("Value error, "))
+        Flaw(_path(flaw["loc"]), flaw["msg"].removeprefix("Value error, "))
         for flaw in error.errors(include_url=False, include_input=False, include_context=False)
     ]
+
+
+def _path(loc: tuple[int | str, ...]) -> str:
+    """A place in a record: ``phones[0].number``. Only the specification's own names occur in it."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
+    return "".join(parts).removeprefix(".")
 
 
 def full(document: CommunityService) -> dict[str, object]:

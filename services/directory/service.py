@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import httpx
-from shared.kit.service import Service
 
 from services.directory.api import routes
 from services.directory.jobs import JOBS
 from services.directory.model import CommunityService, HandOff, Person
 from services.directory.reactions import REACTIONS
+from shared.kit.service import Service
 from shared.kit.settings import KitSettings
 
 
