@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar
 
@@ -58,7 +59,7 @@ class DeliveryFailed(DeliveryEvent):
 
 
 class DeliveryDropped(DeliveryEvent):
-    """Not sent, on purpose: ``cancelled``, ``moved``, ``past-usefulness``, ``no-channel``, ``revoked``."""
+    """Not sent, on purpose: ``cancelled``, ``moved``, ``past-usefulness``, ``no-channel``, ``revoked``, ``limit``."""
 
     type: ClassVar[str] = "delivery.dropped.v1"
     reason: str
@@ -68,6 +69,16 @@ class DeliveryUnknown(DeliveryEvent):
     """The answer was lost and the gateway cannot deduplicate: it may have been sent. Never sent again."""
 
     type: ClassVar[str] = "delivery.unknown.v1"
+
+
+class DeliveryEscalated(DeliveryEvent):
+    """A waiting state outlived its deadline: once per wait. ``owner`` is the role that owes the next step."""
+
+    type: ClassVar[str] = "delivery.escalated.v1"
+    state: str
+    since: datetime
+    deadline: datetime
+    owner: str
 
 
 class ReplyReceived(Event):
@@ -87,3 +98,52 @@ class ChannelRevoked(Event):
     topic: ClassVar[str] = "notifications.events"
     patient_id: str
     channel: Channel
+
+
+class WorkEvent(Event):
+    """Between the documents of notifications: visit, recipient and delivery. Private to notifications."""
+
+    topic: ClassVar[str] = "notifications.work"
+
+
+class DeliveryPlanned(WorkEvent):
+    """A visit wants a message (subject: the visit, whose id is ``appointment_id``).
+
+    ``planned_for`` is when it should go, before the recipient's own hours are looked at; from ``useful_until`` on it
+    is no longer worth sending. ``ahead_seconds`` is how long before the visit a reminder reminds.
+    """
+
+    type: ClassVar[str] = "delivery.planned.v1"
+    delivery_id: str
+    appointment_id: str
+    patient_id: str
+    occurrence: int
+    kind: DeliveryKind
+    ahead_seconds: int | None = None
+    planned_at: datetime
+    planned_for: datetime
+    useful_until: datetime
+    timezone: str = "UTC"
+
+
+class DeliveriesWithdrawn(WorkEvent):
+    """A visit no longer wants these messages (subject: the visit). ``reason`` as in ``DeliveryDropped``."""
+
+    type: ClassVar[str] = "deliveries.withdrawn.v1"
+    appointment_id: str
+    delivery_ids: tuple[str, ...]
+    reason: str
+
+
+class DeliveryUnaddressed(WorkEvent):
+    """A delivery was stored without its recipient being known, and asks once more (subject: the delivery)."""
+
+    type: ClassVar[str] = "delivery.unaddressed.v1"
+    delivery_id: str
+
+
+class RecipientKnown(WorkEvent):
+    """What is known of a recipient, or what they allow, has changed (subject: the recipient)."""
+
+    type: ClassVar[str] = "recipient.known.v1"
+    patient_id: str

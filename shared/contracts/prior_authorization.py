@@ -94,3 +94,20 @@ class AuthorizationEscalated(AuthorizationEvent):
     since: datetime
     deadline: datetime
     owner: str
+
+
+class MemberWanted(Event):
+    """Private: an authorization was written and now looks for its member (subject: the authorization)."""
+
+    type: ClassVar[str] = "authorization.member-wanted.v1"
+    topic: ClassVar[str] = "prior_authorization.work"
+    authorization_id: str
+    patient_id: str
+
+
+class MemberKnown(Event):
+    """Private: what is known of a member was written (subject: the member, whose id is ``patient_id``)."""
+
+    type: ClassVar[str] = "member.known.v1"
+    topic: ClassVar[str] = "prior_authorization.work"
+    patient_id: str

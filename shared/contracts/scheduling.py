@@ -179,3 +179,12 @@ class SlotsPublished(Event):
     resource_id: str
     start: datetime
     end: datetime
+
+
+class VisitUnwanted(Event):
+    """A referral was withdrawn: no appointment is wanted for it (subject: its first appointment). Private."""
+
+    type: ClassVar[str] = "visit.unwanted.v1"
+    topic: ClassVar[str] = "scheduling.slots"
+    appointment_id: str
+    referral_id: str

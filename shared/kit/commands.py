@@ -177,8 +177,8 @@ class Commands:
         if request.key is None:
             return
         now = self._repository.clock.real()
-        document.requests[request.key] = Answer(request_hash=request.digest, status=status, body=body, at=now)
         body.setdefault("version", document.version + 1)
+        document.requests[request.key] = Answer(request_hash=request.digest, status=status, body=body, at=now)
         if len(document.requests) > KEPT_REQUESTS:
             oldest_first = sorted(document.requests, key=lambda key: document.requests[key].at)
             for key in oldest_first[: len(document.requests) - KEPT_REQUESTS]:

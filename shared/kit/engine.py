@@ -194,9 +194,7 @@ class Reactor:
             else:
                 return round
 
-    def _decide(
-        self, item: Received, pair: _Pair, round: _Round, facts: dict[Want, list[Any]], careful: bool
-    ) -> None:
+    def _decide(self, item: Received, pair: _Pair, round: _Round, facts: dict[Want, list[Any]], careful: bool) -> None:
         row = self._row(item)
         held = round.held[pair.id]
         document: Document | None = held.document
@@ -247,9 +245,7 @@ class Reactor:
         if careful:
             self._check_storable(held, pair)
 
-    def _facts_for(
-        self, row: Reaction, event: Event, document: Document | None, facts: dict[Want, list[Any]]
-    ) -> Facts:
+    def _facts_for(self, row: Reaction, event: Event, document: Document | None, facts: dict[Want, list[Any]]) -> Facts:
         if row.wants is None:
             return NO_FACTS
         wants = list(row.wants(event, document))

@@ -122,6 +122,4 @@ def read(record: Record, wanted: Mapping[str, type[Event]]) -> Received | Unwant
         kinds = sorted({flaw["type"] for flaw in error.errors()})
         known = [place for place in places if place.split(".")[0] in (*event_type.model_fields, "(whole)")]
         return Unreadable(record, f"{type} does not fit its schema at {', '.join(known)} ({', '.join(kinds)})")
-    return Received(
-        record, event, headers[CE_ID], headers[CE_SUBJECT], sequence, time, headers.get(TRACEPARENT)
-    )
+    return Received(record, event, headers[CE_ID], headers[CE_SUBJECT], sequence, time, headers.get(TRACEPARENT))

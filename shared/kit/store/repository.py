@@ -127,7 +127,9 @@ class Repository:
         unsent: Callable[[Unsent], None],
         *,
         max_event_bytes: int = 900_000,
+        became_due: Callable[[str, datetime], None] | None = None,
     ) -> None:
+        self._became_due = became_due
         self.store = store
         self.clock = clock
         self._unsent = unsent
@@ -222,6 +224,8 @@ class Repository:
             if outcome is not Outcome.WON or held.document is None:
                 continue
             held.document.version = write.set["version"]
+            if self._became_due is not None and (due := write.set.get("due")) is not None:
+                self._became_due(document.collection, due)
             if write.push:
                 entries = tuple(Entry(**entry) for entry in (*held.outbox, *write.push))
                 self._unsent(Unsent(document.collection, held.id, entries))

@@ -1,0 +1,307 @@
+"""Makes a declared service run: its documents, reactors, due workers, publisher and HTTP door around one store and bus.
+
+Nothing here knows a process or a signal; that is ``shared.kit.run``. A simulation drives the same parts step by step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+from shared.contracts.base import Event
+from shared.kit.api import Call, Door, Gate, Reply, Routes, application
+from shared.kit.auth import Role, Verifier
+from shared.kit.bus.port import Bus
+from shared.kit.bus.publisher import Publisher
+from shared.kit.clock import Clock, Ids
+from shared.kit.commands import Commands
+from shared.kit.document import Document
+from shared.kit.duework import DueWorker
+from shared.kit.engine import Reactor
+from shared.kit.jobs import Jobs
+from shared.kit.leases import COLLECTION as LEASES
+from shared.kit.leases import Leases
+from shared.kit.parking import Parked, Parking, draining
+from shared.kit.service import Service
+from shared.kit.settings import KitSettings
+from shared.kit.store.port import EPOCH, Outcome, Store, StoreUnavailable
+from shared.kit.store.repository import Repository, hold
+from shared.kit.telemetry import Telemetry, log, where_raised
+
+
+class ProcessRole(StrEnum):
+    """What a process of a service does; ``all`` does everything in one."""
+
+    API = "api"
+    REACTIONS = "reactions"
+    JOBS = "jobs"
+    ALL = "all"
+
+    def includes(self, role: ProcessRole) -> bool:
+        """Whether this role does what ``role`` does."""
+        return self is ProcessRole.ALL or self is role
+
+
+def topics_of(events: Iterable[type[Event]]) -> tuple[str, ...]:
+    """The topics of these events."""
+    return tuple(sorted({event.topic for event in events}))
+
+
+def published_topics(service: str) -> tuple[str, ...]:
+    """The topics that a service publishes to: those of its contract whose name begins with its own."""
+
+    def below(kind: type[Event]) -> Iterable[type[Event]]:
+        for child in kind.__subclasses__():
+            yield child
+            yield from below(child)
+
+    return topics_of(e for e in below(Event) if hasattr(e, "topic") and e.topic.startswith(f"{service}."))
+
+
+class Chassis:
+    """One process's worth of a service."""
+
+    def __init__(
+        self,
+        service: Service,
+        settings: KitSettings,
+        *,
+        store: Store,
+        bus: Bus,
+        clock: Clock,
+        http: httpx.AsyncClient,
+        telemetry: Telemetry,
+        ids: Ids,
+        role: ProcessRole = ProcessRole.ALL,
+    ) -> None:
+        self.service = service
+        self.settings = settings
+        self.store = store
+        self.bus = bus
+        self.clock = clock
+        self.role = role
+        self.telemetry = telemetry
+        self.worker_name = ids()
+        self.publisher = Publisher(service.name, store, bus, telemetry, limit=settings.max_publishing)
+        self.repository = Repository(
+            store, clock, self.publisher.offer, max_event_bytes=settings.max_event_bytes, became_due=self._became_due
+        )
+        self.parking = Parking(self.repository)
+        self.commands = Commands(self.repository, telemetry)
+        self.reactors = [
+            Reactor(service.name, table, self.repository, self.parking, telemetry) for table in service.reactions
+        ]
+        tables = {table.document: table for table in service.jobs}
+        self.workers: dict[str, DueWorker] = {}
+        if role.includes(ProcessRole.JOBS):
+            for document in service.documents:
+                self._add_worker(tables.get(document), document)
+        if role.includes(ProcessRole.REACTIONS):
+            self._add_worker(draining(self._replay, self._rewake), Parked)
+        self.door = Door(
+            service.name,
+            self.repository,
+            self.commands,
+            telemetry,
+            Verifier(
+                http,
+                clock,
+                jwks_url=settings.jwks_url,
+                issuer=settings.jwt_issuer,
+                audience=settings.jwt_audience,
+                algorithms=settings.jwt_algorithms,
+            ),
+            Gate(settings.max_requests),
+        )
+        routes = [self._operations(), *(service.routes if role.includes(ProcessRole.API) else ())]
+        self.app: FastAPI = application(self.door, routes, max_body_bytes=settings.max_body_bytes)
+        self._stopping = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def _add_worker(self, jobs: Jobs | None, document: type[Document]) -> None:
+        queue = f"{self.service.name}.{document.collection}"
+        leases = Leases(
+            self.store,
+            self.clock,
+            queue,
+            document.collection,
+            self.worker_name,
+            lease=self.settings.lease_seconds,
+            margin=self.settings.lease_margin_seconds,
+            busy=lambda slot: self.workers[document.collection].slot_busy(slot),
+        )
+        self.workers[document.collection] = DueWorker(
+            self.service.name,
+            jobs,
+            document,
+            self.repository,
+            leases,
+            self.telemetry,
+            self.publisher.offer,
+            self.parking,
+            sweep_after=timedelta(seconds=self.settings.sweep_after_seconds),
+        )
+
+    def _became_due(self, collection: str, due: datetime) -> None:
+        """A write of this process set a due time: a worker here need not wait for its next look."""
+        worker = self.workers.get(collection)
+        if worker is not None and due <= self.clock.now():
+            worker.wake.set()
+
+    async def _replay(self, group: str, record: Any) -> str | None:
+        for reactor in self.reactors:
+            if reactor.group == group:
+                return await reactor.replay(record)
+        return f"no reactions of {self.service.name} are called {group}"
+
+    async def _rewake(self, collection: str, id: str, timer: str) -> None:
+        """Let a timer that kept failing fire again at once."""
+        document = next(d for d in self.service.documents if d.collection == collection)
+        while True:
+            raw = (await self.repository.raw(document, [id]))[id]
+            held = hold(document, id, raw)
+            if held.document is None or timer not in held.document.timers:
+                return
+            held.document.wake(timer, self.clock.now())
+            held.document.attempted.pop(f"!{timer}", None)
+            write = self.repository.stage(held)
+            if write is None or (await self.repository.write(document, [(held, write)]))[0] is Outcome.WON:
+                return
+
+    # -- life -----------------------------------------------------------------------------------------------
+
+    async def prepare(self) -> None:
+        """Create the indexes and topics that are missing."""
+        await self.repository.ensure([*self.service.documents, Parked])
+        await self.store.ensure(LEASES, [])
+        needed = {topic for table in self.service.reactions for topic in table.topics}
+        await self.bus.ensure(sorted(needed | set(published_topics(self.service.name))))
+
+    async def start(self) -> None:
+        """Begin to work, in the background."""
+        if self.role.includes(ProcessRole.REACTIONS):
+            for reactor in self.reactors:
+                self.bus.subscribe(
+                    reactor.group, reactor.table.topics, reactor.handle, max_records=self.settings.batch_records
+                )
+        await self.bus.start()
+        self._tasks.append(asyncio.ensure_future(self.publisher.run(self._stopping)))
+        self._tasks.extend(asyncio.ensure_future(self._look_after(worker)) for worker in self.workers.values())
+        if hasattr(self.clock, "offset"):
+            self._tasks.append(asyncio.ensure_future(self._watch_clock()))
+
+    async def stop(self) -> None:
+        """Finish what is in work, give the leases up, commit, publish what is left, and let go."""
+        self._stopping.set()
+        for worker in self.workers.values():
+            worker.wake.set()
+        publishing, *rest = self._tasks
+        await asyncio.gather(*rest, return_exceptions=True)
+        await asyncio.gather(publishing, return_exceptions=True)
+        await self.bus.stop()
+        await self.store.close()
+        self.telemetry.close()
+
+    async def _look_after(self, worker: DueWorker) -> None:
+        """Renew the lease, look for due work, sweep; until stopped, then finish and hand over."""
+        renew_at = sweep_at = self.clock.monotonic()
+        while not self._stopping.is_set():
+            did = 0
+            worker.wake.clear()
+            try:
+                if self.clock.monotonic() >= renew_at:
+                    renewed = await worker.leases.renew()
+                    renew_at = self.clock.monotonic() + (self.settings.lease_seconds / 3 if renewed else 0.05)
+                if self.clock.monotonic() >= sweep_at:
+                    await worker.sweep()
+                    sweep_at = self.clock.monotonic() + max(0.5, self.settings.sweep_after_seconds / 2)
+                did = await worker.work()
+            except StoreUnavailable as error:
+                log.warning("store.unavailable", queue=worker.queue, error=str(error))
+            except Exception as error:
+                log.error("worker.failed", queue=worker.queue, error=where_raised(error), exc_info=error)
+            if not did and not self._stopping.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(worker.wake.wait(), self.settings.poll_seconds)
+        with contextlib.suppress(StoreUnavailable, TimeoutError):
+            await asyncio.wait_for(worker.drain(), self.settings.drain_seconds)
+            await worker.leases.leave()
+
+    async def _watch_clock(self) -> None:
+        """Wake the workers as soon as domain time was moved on by another process."""
+        last = self.clock.offset  # type: ignore[attr-defined]
+        while not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), 0.02)
+            if (offset := self.clock.offset) != last:  # type: ignore[attr-defined]
+                last = offset
+                for worker in self.workers.values():
+                    worker.wake.set()
+
+    # -- what operators see ---------------------------------------------------------------------------------
+
+    async def ready(self) -> list[str]:
+        """What keeps this process from its work; nothing where it is ready."""
+        missing = []
+        try:
+            await self.store.ping()
+        except StoreUnavailable:
+            missing.append("store")
+        if not self.bus.healthy():
+            missing.append("broker")
+        if any(not worker.leases.holds() for worker in self.workers.values()):
+            missing.append("leases")
+        return missing
+
+    async def pulse(self) -> dict[str, Any]:
+        """What is in work here, what waits in the store, and how far topics are written and read."""
+        unsent = 0
+        next_due: datetime | None = None
+        for document in (*self.service.documents, Parked):
+            unsent += await self.store.count(document.collection, {"unsent": {"$gte": EPOCH}})
+            first = await self.store.find(
+                document.collection, {"due": {"$gte": EPOCH}}, sort="due", limit=1, fields=("due",)
+            )
+            if first and (next_due is None or first[0]["due"] < next_due):
+                next_due = first[0]["due"]
+        busy = (
+            self.publisher.waiting
+            + sum(reactor.in_work for reactor in self.reactors)
+            + sum(worker.busy for worker in self.workers.values())
+        )
+        return {
+            "service": self.service.name,
+            "role": self.role,
+            "busy": busy,
+            "unsent": unsent,
+            "now": self.clock.now().isoformat(),
+            "next_due": next_due.isoformat() if next_due else None,
+            "published": dict(self.bus.positions.published),
+            "consumed": {group: dict(places) for group, places in self.bus.positions.consumed.items()},
+            "parked": await self.store.count(Parked.collection, {"state": {"$ne": "clear"}}),
+        }
+
+    def _operations(self) -> Routes:
+        routes = Routes(tags=("operations",))
+
+        @routes.public("/health/live")
+        async def live() -> Reply:
+            return Reply(200, {"status": "live"})
+
+        @routes.public("/health/ready")
+        async def ready() -> Reply:
+            missing = await self.ready()
+            return Reply(503 if missing else 200, {"status": "waiting" if missing else "ready", "missing": missing})
+
+        @routes.get("/pulse", roles={Role.OPERATOR})
+        async def pulse(call: Call) -> Reply:
+            return Reply(200, await self.pulse())
+
+        return routes

@@ -1,0 +1,204 @@
+"""Runs one role of a service as a process: wires settings, store, bus, clock and telemetry; drains on SIGTERM.
+
+``python -m services.<name> [api|reactions|jobs|all]`` or ``... parked list|show|replay|discard``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import httpx
+import uvicorn
+from pydantic import ValidationError
+
+from shared.kit.bus.kafka import KafkaBus
+from shared.kit.chassis import Chassis, ProcessRole
+from shared.kit.clock import Clock, OffsetClock, SystemClock, random_id
+from shared.kit.errors import DomainError
+from shared.kit.parking import Parked, Parking
+from shared.kit.service import Service
+from shared.kit.settings import KitSettings
+from shared.kit.store.mongodb import MongoStore
+from shared.kit.store.port import StoreUnavailable
+from shared.kit.store.repository import Repository
+from shared.kit.telemetry import Telemetry, configure_logs, log
+
+S = TypeVar("S", bound=KitSettings)
+
+
+def clock_of(settings: KitSettings) -> Clock:
+    """The clock that the settings ask for."""
+    return OffsetClock(settings.clock_offset_file) if settings.clock_offset_file else SystemClock()
+
+
+def store_of(name: str, settings: KitSettings) -> MongoStore:
+    """The store that the settings ask for."""
+    database = settings.mongodb_database or name
+    return MongoStore(settings.mongodb_uri, database, driver=settings.mongodb_driver)
+
+
+def bus_of(name: str, settings: KitSettings) -> KafkaBus:
+    """The bus that the settings ask for."""
+    return KafkaBus(
+        settings.kafka_bootstrap_servers,
+        client_id=f"carerelay-{name}",
+        partitions=settings.kafka_partitions,
+        replication=settings.kafka_replication,
+        idempotence=settings.kafka_idempotence,
+    )
+
+
+async def serve(name: str, settings: S, build: Callable[[S, httpx.AsyncClient], Service], role: ProcessRole) -> None:
+    """Run a role until SIGTERM or SIGINT; then finish what is in work, within ``drain_seconds``."""
+    telemetry = Telemetry.configure(
+        name,
+        ratio=settings.trace_sample_ratio,
+        traces_file=settings.traces_file,
+        endpoint=settings.otel_exporter_otlp_endpoint,
+    )
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=256)) as http:
+        chassis = Chassis(
+            build(settings, http),
+            settings,
+            store=store_of(name, settings),
+            bus=bus_of(name, settings),
+            clock=clock_of(settings),
+            http=http,
+            telemetry=telemetry,
+            ids=random_id,
+            role=role,
+        )
+        server = uvicorn.Server(
+            uvicorn.Config(
+                chassis.app,
+                host=settings.http_host,
+                port=settings.http_port,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=int(settings.drain_seconds),
+            )
+        )
+        await _prepared(chassis)
+        await chassis.start()
+        serving = asyncio.ensure_future(server._serve(None))
+        log.info("started", role=role, port=settings.http_port)
+        stop = asyncio.ensure_future(stopping.wait())
+        await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        await asyncio.wait({serving}, timeout=settings.drain_seconds)
+        await chassis.stop()
+        log.info("stopped", role=role)
+
+
+async def _prepared(chassis: Chassis) -> None:
+    """Wait for store and broker as long as it takes: they may come up later than we do."""
+    delay = 0.1
+    while True:
+        try:
+            await chassis.prepare()
+        except Exception as error:
+            log.warning("waiting", error=type(error).__name__)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 5.0)
+        else:
+            return
+
+
+async def parked(name: str, settings: KitSettings, arguments: argparse.Namespace) -> int:
+    """List, show, replay or discard what is parked. Shows reasons and places, never a record's content."""
+    store = store_of(name, settings)
+    parking = Parking(Repository(store, clock_of(settings), lambda unsent: None))
+    try:
+        if arguments.action == "list":
+            found = await store.find(Parked.collection, {"state": {"$ne": "clear"}})
+            for raw in found:
+                print(json.dumps(_summary(raw)))  # noqa: T201 - a command's answer
+            return 0
+        if arguments.action == "show":
+            stored = await store.load(Parked.collection, [arguments.id])
+            if not stored:
+                print("nothing is parked under this id", file=sys.stderr)  # noqa: T201
+                return 1
+            print(json.dumps(_whole(stored[0]), indent=2))  # noqa: T201
+            return 0
+        if arguments.action == "replay":
+            done = await parking.replay(arguments.id)
+        else:
+            done = await parking.discard(arguments.id, arguments.by)
+        print(json.dumps({"id": done.id, "state": done.state}))  # noqa: T201
+        return 0
+    except (DomainError, StoreUnavailable) as error:
+        print(str(error), file=sys.stderr)  # noqa: T201
+        return 1
+    finally:
+        await store.close()
+
+
+def _summary(raw: dict[str, Any]) -> dict[str, Any]:
+    entries = raw["entries"]
+    return {
+        "id": raw["_id"],
+        "group": raw["group"],
+        "key": raw["key"],
+        "state": raw["state"],
+        "events": len(entries),
+        "since": entries[0]["at"].isoformat() if entries else None,
+        "reason": entries[0]["reason"] if entries else raw.get("reason"),
+    }
+
+
+def _whole(raw: dict[str, Any]) -> dict[str, Any]:
+    def shown(entry: dict[str, Any]) -> dict[str, Any]:
+        headers = {name: value.decode(errors="replace") for name, value in entry["headers"]}
+        return {
+            "place": f"{entry['topic']}:{entry['partition']}:{entry['offset']}",
+            "type": headers.get("ce_type"),
+            "sequence": headers.get("ce_sequence"),
+            "reason": entry["reason"],
+            "at": entry["at"].isoformat(),
+            "bytes": len(entry["value"] or b""),
+        }
+
+    discarded = [{**each, "at": each["at"].isoformat()} for each in raw["discarded"]]
+    return {**_summary(raw), "entries": [shown(entry) for entry in raw["entries"]], "discarded": discarded}
+
+
+def _arguments(name: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=f"python -m services.{name}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for role in ProcessRole:
+        commands.add_parser(role.value, help=f"run the role {role.value}")
+    setting_aside = commands.add_parser("parked", help="events that could not be taken in")
+    actions = setting_aside.add_subparsers(dest="action", required=True)
+    actions.add_parser("list", help="one JSON line a key")
+    for action in ("show", "replay", "discard"):
+        one = actions.add_parser(action)
+        one.add_argument("id")
+        if action == "discard":
+            one.add_argument("--by", required=True, help="who decides this; kept on record")
+    return parser.parse_args()
+
+
+def main(name: str, settings: type[S], build: Callable[[S, httpx.AsyncClient], Service]) -> None:
+    """The entry point of a service's ``__main__``; exits with 2 where the settings are wrong."""
+    arguments = _arguments(name)
+    try:
+        configured = settings()
+    except ValidationError as error:
+        for flaw in error.errors():
+            print(f"{'.'.join(str(p) for p in flaw['loc']).upper()}: {flaw['msg']}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    configure_logs(name, configured.log_level)
+    if arguments.command == "parked":
+        sys.exit(asyncio.run(parked(name, configured, arguments)))
+    asyncio.run(serve(name, configured, build, ProcessRole(arguments.command)))
