@@ -1,0 +1,1 @@
+"""The documents of scheduling and their decisions: ``calendar``, ``appointment``, ``person``. Pure."""

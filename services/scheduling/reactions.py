@@ -1,0 +1,86 @@
+"""What scheduling does with events: others' and those between its own appointments and calendars."""
+
+from __future__ import annotations
+
+from services.scheduling.model import appointment as visit
+from services.scheduling.model import calendar, person
+from services.scheduling.model.appointment import LOOKING, Appointment, AppointmentState, appointment_id
+from services.scheduling.model.calendar import Calendar
+from services.scheduling.model.person import Person
+from shared.contracts.directory import HandOffAccepted, HandOffClosed
+from shared.contracts.intake import BarrierRecorded
+from shared.contracts.notifications import ReplyReceived
+from shared.contracts.referrals import ReferralAccepted, ReferralCancelled
+from shared.contracts.scheduling import (
+    AppointmentProposed,
+    SlotBooked,
+    SlotGivenBack,
+    SlotHeld,
+    SlotRefused,
+    SlotReleased,
+    SlotRequested,
+    SlotsPublished,
+    VisitUnwanted,
+)
+from shared.kit.reactions import Field, Reactions, on
+
+S = AppointmentState
+
+CALENDARS = Reactions(
+    Calendar,
+    on(SlotRequested, lambda event: [event.calendar_id], calendar.take),
+    on(SlotGivenBack, lambda event: [event.calendar_id], calendar.give_back),
+)
+
+APPOINTMENTS = Reactions(
+    Appointment,
+    on(
+        ReferralAccepted,
+        lambda event: [appointment_id(event.referral_id)],
+        visit.propose_for_referral,
+        creates=True,
+    ),
+    # Not by the field referral_id: an appointment that the same batch creates is not stored yet, and would be missed.
+    on(ReferralCancelled, lambda event: [appointment_id(event.referral_id)], visit.referral_cancelled),
+    on(VisitUnwanted, Field("referral_id", lambda event: event.referral_id), visit.unwanted),
+    on(
+        AppointmentProposed,
+        lambda event: [event.appointment_id],
+        visit.look,
+        when=LOOKING,
+        wants=visit.slots_wanted,
+    ),
+    on(SlotsPublished, Field("waiting_for", lambda event: event.resource_id), visit.slots_appeared, when=LOOKING),
+    on(SlotHeld, lambda event: [event.appointment_id], visit.held, creates=True),
+    on(
+        SlotBooked,
+        lambda event: [event.appointment_id],
+        visit.booked,
+        when={*LOOKING, S.PENDING, S.BOOKED},
+        otherwise=visit.not_wanted,
+        wants=visit.referral_wanted,
+    ),
+    on(
+        SlotRefused,
+        lambda event: [event.appointment_id],
+        visit.refused,
+        when={*LOOKING, S.BOOKED},
+        wants=visit.slots_wanted,
+    ),
+    on(SlotReleased, lambda event: [event.appointment_id], visit.released, when={S.PENDING}),
+    on(
+        ReplyReceived,
+        lambda event: [] if event.appointment_id is None else [event.appointment_id],
+        visit.replied,
+        when={*LOOKING, S.PENDING, S.BOOKED},
+    ),
+)
+
+PERSONS = Reactions(
+    Person,
+    on(BarrierRecorded, lambda event: [event.patient_id], person.need_recorded, creates=True),
+    on(HandOffAccepted, lambda event: [event.patient_id], person.help_promised, creates=True),
+    on(HandOffClosed, lambda event: [event.patient_id], person.help_ended, creates=True),
+)
+
+REACTIONS = (CALENDARS, APPOINTMENTS, PERSONS)
