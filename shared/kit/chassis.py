@@ -264,7 +264,8 @@ class Chassis:
         """What is in work here, what waits in the store, and how far topics are written and read."""
         unsent = 0
         next_due: datetime | None = None
-        for document in (*self.service.documents, Parked):
+        kinds: list[type[Document]] = [*self.service.documents, Parked]
+        for document in kinds:
             unsent += await self.store.count(document.collection, {"unsent": {"$gte": EPOCH}})
             first = await self.store.find(
                 document.collection, {"due": {"$gte": EPOCH}}, sort="due", limit=1, fields=("due",)

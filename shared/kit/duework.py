@@ -142,8 +142,7 @@ class DueWorker:
         flying = self._in_flight()
         mine = [hint["_id"] for hint in hints if hint["slot"] in slots and hint["_id"] not in flying][:BATCH]
         if mine or len(hints) < limit:
-            found = await self._store.load(self.document.collection, mine) if mine else []
-            return found
+            return await self._store.load(self.document.collection, mine) if mine else []
         for slot in slots:
             found = await self._store.find(
                 self.document.collection, {"slot": slot, **reach}, sort="due", limit=BATCH + len(flying)

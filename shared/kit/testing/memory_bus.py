@@ -1,0 +1,248 @@
+"""The bus in memory: topics of partitions, consumer groups that rebalance, the same promises as the real one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from aiokafka.partitioner import DefaultPartitioner
+
+from shared.kit.bus.port import Handler, Message, Positions, PublishFailed, Record
+from shared.kit.testing.memory_store import Gate
+
+_PARTITIONER = DefaultPartitioner()
+
+Refuses = Callable[[Message], bool]
+"""Whether the broker refuses a message; for tests of failed publishing."""
+
+
+async def _open(_: str) -> None:
+    return None
+
+
+@dataclass(slots=True)
+class _Group:
+    """A consumer group: who is in it, and how far it has committed."""
+
+    members: list[MemoryBus] = field(default_factory=list)
+    committed: dict[tuple[str, int], int] = field(default_factory=dict)
+    generation: int = 0
+
+
+class MemoryBroker:
+    """What survives its clients: topics and the groups' committed positions."""
+
+    def __init__(self, partitions: int = 3) -> None:
+        self.partitions = partitions
+        self.topics: dict[str, list[list[Record]]] = {}
+        self.groups: dict[str, _Group] = {}
+        self.clients: list[MemoryBus] = []
+
+    def topic(self, name: str) -> list[list[Record]]:
+        """The partitions of a topic, made where they are missing."""
+        return self.topics.setdefault(name, [[] for _ in range(self.partitions)])
+
+    def append(self, message: Message) -> Record:
+        """Add a message to its key's partition."""
+        partition = self.partition_of(message.key)
+        log = self.topic(message.topic)[partition]
+        record = Record(message.topic, partition, len(log), message.key.encode(), message.value, message.headers)
+        log.append(record)
+        for client in self.clients:
+            client.arrived.set()
+        return record
+
+    def partition_of(self, key: str) -> int:
+        """The partition that Kafka's own partitioner gives a key."""
+        all_of_them = list(range(self.partitions))
+        partition: int = _PARTITIONER(key.encode(), all_of_them, all_of_them)
+        return partition
+
+    def rewind(self) -> None:
+        """Have every group read every topic from its start again."""
+        for group in self.groups.values():
+            group.committed.clear()
+            group.generation += 1
+            for member in group.members:
+                member.reset(group)
+
+    def lag(self) -> int:
+        """How many records wait to be read and committed, over all groups."""
+        waiting = 0
+        for name, group in self.groups.items():
+            topics = {t for member in group.members for t in member.topics_of(name)}
+            for topic in topics:
+                for partition, log in enumerate(self.topic(topic)):
+                    waiting += len(log) - group.committed.get((topic, partition), 0)
+        return waiting
+
+
+@dataclass(slots=True)
+class _Subscription:
+    name: str
+    topics: tuple[str, ...]
+    handler: Handler
+    max_records: int
+    generation: int = -1
+    next: dict[tuple[str, int], int] = field(default_factory=dict)
+
+
+class MemoryBus:
+    """One client of a MemoryBroker. ``running`` reads by itself; else a test calls ``step``."""
+
+    def __init__(
+        self,
+        broker: MemoryBroker,
+        *,
+        gate: Gate = _open,
+        refuses: Refuses = lambda message: False,
+        running: bool = True,
+        backoff: float = 0.01,
+    ) -> None:
+        self.positions = Positions()
+        self.arrived = asyncio.Event()
+        self.broker = broker
+        self._gate = gate
+        self._refuses = refuses
+        self._running = running
+        self._backoff = backoff
+        self._subscriptions: dict[str, _Subscription] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._started = False
+
+    def topics_of(self, group: str) -> tuple[str, ...]:
+        """The topics that this client reads for a group."""
+        return self._subscriptions[group].topics if group in self._subscriptions else ()
+
+    @property
+    def groups(self) -> list[str]:
+        """The groups that this client reads for."""
+        return list(self._subscriptions)
+
+    async def ensure(self, topics: Sequence[str]) -> None:
+        """Create the topics that are missing."""
+        for topic in topics:
+            self.broker.topic(topic)
+
+    async def publish(self, messages: Sequence[Message]) -> list[PublishFailed | None]:
+        """Send the messages; after the first of a key that is refused, later ones of that key are not sent."""
+        await self._gate("bus.publish")
+        results: list[PublishFailed | None] = []
+        stopped: set[tuple[str, str]] = set()
+        for message in messages:
+            if (message.topic, message.key) in stopped or self._refuses(message):
+                stopped.add((message.topic, message.key))
+                results.append(PublishFailed("refused"))
+                continue
+            record = self.broker.append(message)
+            self.positions.published[f"{record.topic}:{record.partition}"] = record.offset + 1
+            results.append(None)
+        await self._gate("bus.published")
+        return results
+
+    def subscribe(self, group: str, topics: Sequence[str], handler: Handler, *, max_records: int = 500) -> None:
+        """Have a consumer group read topics from their beginning."""
+        self._subscriptions[group] = _Subscription(group, tuple(topics), handler, max_records)
+
+    async def start(self) -> None:
+        """Join the groups; begin to read."""
+        self._started = True
+        self.broker.clients.append(self)
+        for name in self._subscriptions:
+            group = self.broker.groups.setdefault(name, _Group())
+            group.members.append(self)
+            group.generation += 1
+            if self._running:
+                self._tasks.append(asyncio.ensure_future(self._read(name)))
+
+    def leave(self) -> None:
+        """Be gone from the groups, as after a crash and a session timeout."""
+        self._started = False
+        if self in self.broker.clients:
+            self.broker.clients.remove(self)
+        for name in self._subscriptions:
+            group = self.broker.groups[name]
+            if self in group.members:
+                group.members.remove(self)
+                group.generation += 1
+
+    async def stop(self) -> None:
+        """Finish the batches in work, and leave."""
+        self._started = False
+        self.arrived.set()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.leave()
+
+    def healthy(self) -> bool:
+        """Whether it was started."""
+        return self._started
+
+    def reset(self, group: _Group) -> None:
+        """Forget read positions: the group was rebalanced, or rewound."""
+        for subscription in self._subscriptions.values():
+            if self.broker.groups.get(subscription.name) is group:
+                subscription.generation = -1
+
+    def _assigned(self, subscription: _Subscription) -> list[tuple[str, int]]:
+        group = self.broker.groups[subscription.name]
+        places = [
+            (topic, partition) for topic in subscription.topics for partition in range(len(self.broker.topic(topic)))
+        ]
+        mine = group.members.index(self)
+        return [place for n, place in enumerate(places) if n % len(group.members) == mine]
+
+    def waiting(self, group: str) -> bool:
+        """Whether there is something for this client to read."""
+        return bool(self._fetch(self._subscriptions[group]))
+
+    def _fetch(self, subscription: _Subscription) -> list[Record]:
+        group = self.broker.groups[subscription.name]
+        if self not in group.members:
+            return []
+        if subscription.generation != group.generation:
+            subscription.generation = group.generation
+            subscription.next = {}
+        records: list[Record] = []
+        for topic, partition in self._assigned(subscription):
+            start = subscription.next.get((topic, partition), group.committed.get((topic, partition), 0))
+            room = subscription.max_records - len(records)
+            records.extend(self.broker.topic(topic)[partition][start : start + room])
+        return records
+
+    async def step(self, name: str, *, max_records: int | None = None) -> int:
+        """Read one batch, hand it over, commit. Returns how many records were committed; raises what the handler does."""
+        subscription = self._subscriptions[name]
+        records = self._fetch(subscription)[: max_records or subscription.max_records]
+        if not records:
+            return 0
+        generation = subscription.generation
+        await self._gate("bus.fetched")
+        await subscription.handler(records)
+        await self._gate("bus.commit")
+        group = self.broker.groups[name]
+        if generation != group.generation or self not in group.members:
+            return 0  # Rebalanced meanwhile: whoever has the partitions now reads them again.
+        for record in records:
+            group.committed[record.topic, record.partition] = record.offset + 1
+            subscription.next[record.topic, record.partition] = record.offset + 1
+        place = self.positions.consumed.setdefault(name, {})
+        for record in records:
+            place[f"{record.topic}:{record.partition}"] = record.offset + 1
+        await self._gate("bus.committed")
+        return len(records)
+
+    async def _read(self, name: str) -> None:
+        while self._started:
+            self.arrived.clear()
+            try:
+                if await self.step(name):
+                    self.arrived.set()
+                    continue
+            except Exception:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(asyncio.Event().wait(), self._backoff)
+                continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.arrived.wait(), 0.05)
