@@ -1,0 +1,1 @@
+"""Prior authorization: whether a payer's approval is needed, and everything until it is there or refused for good."""

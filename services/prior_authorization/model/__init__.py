@@ -1,0 +1,30 @@
+"""Documents and decisions of prior authorization; pure.
+
+| module | what |
+|---|---|
+| ``authorization`` | the document: states, claims sent, rulings |
+| ``member``, ``payer`` | facts: who the payer knows, whether it notifies |
+| ``rules`` | whether approval is needed, and on what terms |
+| ``opening`` | request, member, withdrawal |
+| ``calling`` | what is sent and when |
+| ``answers``, ``deciding`` | what the payer says and what it means |
+| ``people`` | what coordinators do |
+| ``budget`` | when a payer is asked again |
+"""
+
+from services.prior_authorization.model.authorization import Authorization, Kind, State, authorization_id
+from services.prior_authorization.model.member import Member, MemberState
+from services.prior_authorization.model.payer import Payer
+from services.prior_authorization.model.rules import RuleBook, Terms
+
+__all__ = [
+    "Authorization",
+    "Kind",
+    "Member",
+    "MemberState",
+    "Payer",
+    "RuleBook",
+    "State",
+    "Terms",
+    "authorization_id",
+]

@@ -1,0 +1,250 @@
+"""The authorization of one referral: its states, what it keeps of each claim sent, and the steps that decisions share.
+
+Pure. The decisions themselves stand in ``opening`` (request, member, withdrawal), ``deciding`` (what the payer says),
+``calling`` (what is sent to the payer, and when) and ``people`` (what coordinators do).
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from typing import ClassVar
+
+from services.prior_authorization.model.answers import Ruling
+from services.prior_authorization.model.budget import Hours
+from services.prior_authorization.model.rules import Terms
+from shared.contracts.base import Coding
+from shared.contracts.prior_authorization import AuthorizationEscalated
+from shared.kit.document import Document, Part, derived_id
+
+AWAIT_MEMBER = timedelta(days=2)
+SUBMISSION = timedelta(days=1)
+SUBMISSION_EXPEDITED = timedelta(hours=4)
+CONTACT = timedelta(days=2)
+APPEAL_CHOICE = timedelta(days=5)
+CANCELLATION = timedelta(days=2)
+FLAGGED = timedelta(days=2)
+
+PATIENCE = 3
+"""After so many unusable answers in a row a person is called."""
+
+GIVE_UP = 6
+"""After so many unusable answers in a row to one kind of call it is no longer repeated without a person."""
+
+_KEPT_TROUBLES = 20
+
+ITEM = 1
+"""The one item of a request; item sequence numbers are stable for ever (PAS 2.2.1)."""
+
+
+class State(StrEnum):
+    """Where the authorization of a referral stands."""
+
+    AWAITING_MEMBER = "awaiting-member"
+    SUBMITTING = "submitting"
+    PENDED = "pended"
+    CONTACT_PAYER = "contact-payer"
+    APPROVED = "approved"
+    NO_ACTION = "no-action-required"
+    DENIED = "denied"
+    APPEALING = "appealing"
+    DENIED_FINAL = "denied-final"
+    CANCELLED = "cancelled"
+    CANCELLING = "cancelling"
+    NOT_REQUIRED = "not-required"
+    WITHDRAWN = "withdrawn"
+
+
+class Owner(StrEnum):
+    """Who owes the next step of a wait."""
+
+    COORDINATOR = "coordinator"
+    OPERATOR = "operator"
+    PAYER = "payer"
+
+
+class Kind(StrEnum):
+    """Why a claim was sent."""
+
+    INITIAL = "initial"
+    APPEAL = "appeal"
+
+
+class Submission(Part):
+    """One claim sent to the payer. ``id`` is Claim.identifier for ever, whatever attempts it takes to get it there."""
+
+    id: str
+    kind: Kind
+    level: int = 0
+    prior: str | None = None
+    opened_at: datetime
+    received_at: datetime | None = None
+    pended_at: datetime | None = None
+    ruling: Ruling | None = None
+
+
+class Trouble(Part):
+    """Something a payer said or did not say that changed nothing: a code, where it came from, when."""
+
+    reason: str
+    source: str
+    at: datetime
+
+
+_WORDS = frozenset(
+    {
+        State.PENDED,
+        State.CONTACT_PAYER,
+        State.APPROVED,
+        State.NO_ACTION,
+        State.DENIED,
+        State.APPEALING,
+        State.DENIED_FINAL,
+        State.CANCELLED,
+    }
+)
+"""Where a payer's word can lead from wherever it is listened to; its later word may always be another."""
+
+
+def _after(state: State, *more: State) -> frozenset[State]:
+    return (_WORDS - {State.PENDED, state}) | frozenset(more)
+
+
+class Authorization(Document):
+    """A payer's approval for one referral; the id follows from ``referral_id``. Holds no personal data but ids."""
+
+    collection = "authorization"
+    indexes = ("referral_id", "patient_id", "payer_id", "state", "claim_id", "appeal_id")
+    transitions: ClassVar = {
+        State.AWAITING_MEMBER: frozenset({State.SUBMITTING, State.NOT_REQUIRED, State.WITHDRAWN}),
+        State.SUBMITTING: _WORDS | {State.AWAITING_MEMBER, State.CANCELLING, State.WITHDRAWN},
+        State.PENDED: _after(State.PENDED, State.CANCELLING),
+        State.CONTACT_PAYER: _after(State.CONTACT_PAYER, State.CANCELLING),
+        State.APPROVED: _after(State.APPROVED, State.CANCELLING),
+        State.NO_ACTION: _after(State.NO_ACTION),
+        State.DENIED: _after(State.DENIED, State.WITHDRAWN),
+        State.APPEALING: _after(State.APPEALING, State.CANCELLING, State.WITHDRAWN),
+        State.DENIED_FINAL: _after(State.DENIED_FINAL),
+        State.CANCELLED: _after(State.CANCELLED),
+        State.CANCELLING: frozenset({State.WITHDRAWN}),
+        State.NOT_REQUIRED: frozenset(),
+        State.WITHDRAWN: frozenset(),
+    }
+    terminal: ClassVar = frozenset({State.NOT_REQUIRED, State.WITHDRAWN})
+
+    state: State = State.AWAITING_MEMBER
+    referral_id: str
+    patient_id: str
+    coverage_id: str
+    payer_id: str
+    service: Coding
+    diagnoses: tuple[Coding, ...] = ()
+    quantity: int = 1
+    expedited: bool = False
+    specialist_id: str | None = None
+    opened_for: str
+    """The payer it was opened for."""
+    requested_at: datetime
+    terms: Terms
+
+    submissions: list[Submission] = []
+    claim_id: str | None = None
+    appeal_id: str | None = None
+    cancel_id: str | None = None
+    cancel_reason: str | None = None
+    current: Ruling | None = None
+    history: list[Ruling] = []
+    contradictions: list[Ruling] = []
+    troubles: list[Trouble] = []
+    failures: int = 0
+    """Unusable answers in a row."""
+    refusals: int = 0
+    """How often in a row a call was not taken at all."""
+    polled_at: datetime | None = None
+    polls: int = 0
+
+    def slot_key(self) -> str:
+        """One payer's requests are asked about by one worker. Never changes: the slot is fixed when it is stored."""
+        return self.opened_for
+
+    @property
+    def newest(self) -> Submission | None:
+        """The claim sent last."""
+        return self.submissions[-1] if self.submissions else None
+
+    @property
+    def unreceived(self) -> Submission | None:
+        """The newest claim, where the payer is not known to have it."""
+        newest = self.newest
+        return newest if newest is not None and newest.received_at is None else None
+
+    @property
+    def appeals(self) -> int:
+        """How many levels of appeal were opened."""
+        return sum(1 for submission in self.submissions if submission.kind is Kind.APPEAL)
+
+    @property
+    def hours(self) -> Hours:
+        """The payer's working hours."""
+        return Hours(self.terms.timezone, self.terms.opens, self.terms.closes)
+
+    def submission(self, claims: tuple[str, ...]) -> Submission | None:
+        """The claim that the first of these identifiers which names one of ours names."""
+        return next((sent for claim in claims for sent in self.submissions if sent.id == claim), None)
+
+    def announces(self) -> dict[str, str]:
+        """What every event of this document says of it."""
+        return {"authorization_id": self.id, "referral_id": self.referral_id, "patient_id": self.patient_id}
+
+
+def authorization_id(referral_id: str) -> str:
+    """The id of the authorization of a referral."""
+    return derived_id("authorization", referral_id)
+
+
+def quiet(document: Authorization) -> None:
+    """Nothing is waited for and nothing is due any more, but the outcomes of calls that were begun.
+
+    The timer of an open attempt stays: without it nobody would find the attempt again after a crash.
+    """
+    document.met()
+    document.rest(*(set(document.timers) - set(document.attempts)))
+
+
+def escalate(document: Authorization, now: datetime, *, owner: Owner, reason: str, within: timedelta) -> None:
+    """Call a person before the deadline: the wait as it stands, or a new one, is escalated, once."""
+    if document.wait is None:
+        document.expect(owner, reason, now, within)
+    wait = document.wait
+    if wait is None or wait.escalated_at is not None:
+        return
+    wait.escalated_at = now
+    document.rest("deadline")
+    announce_escalation(document)
+
+
+def announce_escalation(document: Authorization) -> None:
+    """Record the escalation of the wait as it stands."""
+    wait = document.wait
+    if wait is None:
+        return
+    document.record(
+        AuthorizationEscalated(
+            **document.announces(),
+            state=document.state,
+            since=wait.since,
+            deadline=wait.deadline,
+            owner=wait.owner,
+        )
+    )
+
+
+def note(document: Authorization, reason: str, source: str, now: datetime) -> None:
+    """Keep that something went wrong, without changing anything else."""
+    trouble = Trouble(reason=reason, source=source, at=now)
+    document.troubles = [*document.troubles, trouble][-_KEPT_TROUBLES:]
+
+
+def day_of(at: datetime) -> date:
+    """The UTC day that rules and dates are looked up by."""
+    return at.date()

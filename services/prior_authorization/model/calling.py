@@ -1,0 +1,311 @@
+"""What is sent to the payer and when: submit, poll, appeal, cancel. Intentions before the call, outcomes after it.
+
+A claim keeps its identifier over all attempts to get it across, so that the payer takes it once. What the payer will
+not take as it is (a 4xx) is not sent again without a person; what it did not take, or answered in a way that cannot be
+used, is sent again with decorrelated jitter, under the same identifier.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from services.prior_authorization.model.answers import (
+    NOT_FOUND,
+    Answered,
+    Rejected,
+    Source,
+    Unreadable,
+    Unusable,
+    weigh,
+)
+from services.prior_authorization.model.authorization import (
+    CANCELLATION,
+    FLAGGED,
+    GIVE_UP,
+    ITEM,
+    Authorization,
+    Kind,
+    Owner,
+    State,
+    Submission,
+    escalate,
+    note,
+)
+from services.prior_authorization.model.budget import FLOOR, QUERYABLE, next_fallback, next_poll, retry_in
+from services.prior_authorization.model.deciding import Effect, take, unusable, withdrawn
+from services.prior_authorization.model.member import Lack, Member, lack
+from services.prior_authorization.model.opening import lose_member
+from services.prior_authorization.model.payer import Payer, payer_key
+from shared.contracts.prior_authorization import ReviewAction
+from shared.kit.decisions import Due, Facts, Refused, Unanswered
+
+Outcome = Answered | Unreadable | Rejected | Refused | Unanswered
+
+POLLED = frozenset({State.PENDED, State.CONTACT_PAYER, State.APPEALING})
+
+_BEHIND = timedelta(minutes=1)
+"""How long a cancellation waits for the outcome of a call that is still out."""
+
+_DAILY = timedelta(days=1)
+
+
+# -- submit ---------------------------------------------------------------------------------------------------------
+
+
+def prepare_submit(document: Authorization, due: Due, facts: Facts, now: datetime) -> Authorization:
+    """Intend to send the request; without a usable member wait for one again."""
+    if document.state is not State.SUBMITTING or (document.newest and document.newest.received_at):
+        return document
+    missing = lack(facts.get(Member, document.patient_id), document.payer_id)
+    if missing is not None and document.newest is None:
+        lose_member(document, missing, now)
+        return document
+    if missing is not None:
+        _stuck(document, missing, Source.SUBMIT, now)
+        return document
+    attempt = document.intend("submit", now)
+    if document.newest is None:
+        document.submissions = [Submission(id=attempt.id, kind=Kind.INITIAL, opened_at=now)]
+        document.claim_id = attempt.id
+    return document
+
+
+def may_submit(document: Authorization, facts: Facts, now: datetime) -> bool:
+    """Whether the request is still wanted when it is about to be sent."""
+    return document.state is State.SUBMITTING and _recognised(document, facts)
+
+
+def settle_submit(document: Authorization, outcome: Outcome, facts: Facts, now: datetime) -> Authorization:
+    """Fold the answer to the request."""
+    _settle_sent(document, outcome, "submit", State.SUBMITTING, now)
+    return document
+
+
+# -- appeal ---------------------------------------------------------------------------------------------------------
+
+
+def prepare_appeal(document: Authorization, due: Due, facts: Facts, now: datetime) -> Authorization:
+    """Intend to send an appeal of the claim that was denied: a claim of its own, related to that one."""
+    newest = document.newest
+    if document.state is not State.APPEALING or newest is None:
+        return document
+    if newest.kind is Kind.APPEAL and newest.received_at is not None and newest.ruling is None:
+        return document
+    missing = lack(facts.get(Member, document.patient_id), document.payer_id)
+    if missing is not None:
+        _stuck(document, missing, Source.APPEAL, now)
+        return document
+    attempt = document.intend("appeal", now)
+    if newest.received_at is not None:
+        level = document.appeals + 1
+        appeal = Submission(id=attempt.id, kind=Kind.APPEAL, level=level, prior=newest.id, opened_at=now)
+        document.submissions = [*document.submissions, appeal]
+        document.appeal_id = attempt.id
+    return document
+
+
+def may_appeal(document: Authorization, facts: Facts, now: datetime) -> bool:
+    """Whether the appeal is still wanted when it is about to be sent."""
+    return document.state is State.APPEALING and _recognised(document, facts)
+
+
+def settle_appeal(document: Authorization, outcome: Outcome, facts: Facts, now: datetime) -> Authorization:
+    """Fold the answer to an appeal."""
+    _settle_sent(document, outcome, "appeal", State.APPEALING, now)
+    return document
+
+
+# -- poll -----------------------------------------------------------------------------------------------------------
+
+
+def prepare_poll(document: Authorization, due: Due, facts: Facts, now: datetime) -> Authorization:
+    """Intend to ask what became of a request, as often as the budget allows and no oftener than is needed."""
+    newest = document.newest
+    if newest is None or newest.received_at is None or not _undecided(document):
+        return document
+    if now - newest.received_at > QUERYABLE:
+        note(document, "no-longer-queryable", Source.POLL, now)
+        escalate(document, now, owner=Owner.COORDINATOR, reason="no-longer-queryable", within=FLAGGED)
+        return document
+    earliest = _earliest_poll(document, newest, facts, now)
+    if now < earliest:
+        document.wake("poll", earliest)
+        return document
+    missing = lack(facts.get(Member, document.patient_id), document.payer_id)
+    if missing is not None:
+        _stuck(document, missing, Source.POLL, now)
+        return document
+    document.intend("poll", now)
+    document.polled_at = now
+    document.polls += 1
+    return document
+
+
+def may_poll(document: Authorization, facts: Facts, now: datetime) -> bool:
+    """Whether an answer is still waited for when the payer is about to be asked."""
+    return _undecided(document) and _recognised(document, facts)
+
+
+def settle_poll(document: Authorization, outcome: Outcome, facts: Facts, now: datetime) -> Authorization:
+    """Fold the answer to an inquiry; where it brought no decision, ask again later."""
+    not_before = now + FLOOR
+    if isinstance(outcome, Answered) and outcome.answer is not None:
+        take(document, outcome.answer, Source.POLL, now)
+    elif isinstance(outcome, Answered):
+        unusable(document, NOT_FOUND, Source.POLL, now)
+    elif isinstance(outcome, Refused):
+        note(document, outcome.reason, Source.POLL, now)
+        document.refusals += 1
+        not_before = max(not_before, now + timedelta(seconds=outcome.retry_after or 0))
+    else:
+        unusable(document, outcome.reason, Source.POLL, now)
+    if _undecided(document):
+        soonest = next_poll(document.hours, document.id, document.polls + 1, now)
+        document.wake("poll", max(soonest, not_before))
+    return document
+
+
+def _undecided(document: Authorization) -> bool:
+    """Whether the payer has the newest claim and owes a word on it that ends the wait."""
+    newest = document.newest
+    if newest is None or newest.received_at is None or document.state not in POLLED:
+        return False
+    return document.state is State.CONTACT_PAYER or newest.ruling is None
+
+
+def _earliest_poll(document: Authorization, newest: Submission, facts: Facts, now: datetime) -> datetime:
+    """The first time at which it may be asked about again: the floor, or the fallback where the payer notifies."""
+    looked = max(filter(None, (document.polled_at, newest.received_at)), default=now)
+    payer = facts.get(Payer, payer_key(document.payer_id))
+    relaxed = document.state is State.CONTACT_PAYER or (payer is not None and payer.healthy(now))
+    if relaxed:
+        return next_fallback(document.hours, document.id, document.polls + 1, looked)
+    return looked + FLOOR
+
+
+# -- cancel ---------------------------------------------------------------------------------------------------------
+
+
+def prepare_cancel(document: Authorization, due: Due, facts: Facts, now: datetime) -> Authorization:
+    """Intend to tell the payer that the request is withdrawn, once no other call of it is out."""
+    if document.state is not State.CANCELLING:
+        return document
+    if set(document.attempts) - {"cancel"}:
+        document.wake("cancel", now + _BEHIND)
+        return document
+    missing = lack(facts.get(Member, document.patient_id), document.payer_id)
+    if missing is not None:
+        _stuck(document, missing, Source.CANCEL, now)
+        return document
+    attempt = document.intend("cancel", now)
+    if document.cancel_id is None:
+        document.cancel_id = attempt.id
+    return document
+
+
+def may_cancel(document: Authorization, facts: Facts, now: datetime) -> bool:
+    """Whether there still is something to cancel when it is about to be sent."""
+    return document.state is State.CANCELLING and _recognised(document, facts)
+
+
+def settle_cancel(document: Authorization, outcome: Outcome, facts: Facts, now: datetime) -> Authorization:
+    """Fold the answer to a cancellation: over when the payer confirms it (C), or has no such claim."""
+    if document.state is not State.CANCELLING:
+        return document
+    reason = document.cancel_reason or "cancelled"
+    if isinstance(outcome, Rejected) and outcome.unknown_claim:
+        withdrawn(document, reason)
+    elif isinstance(outcome, Rejected):
+        _call_person(document, outcome.reason, Source.CANCEL, now)
+    elif isinstance(outcome, Refused):
+        _refused(document, "cancel", outcome, Source.CANCEL, now)
+    elif isinstance(outcome, Answered) and outcome.answer is not None:
+        weighed = weigh(outcome.answer, document.cancel_id or "", {ITEM}, Source.CANCEL, now)
+        if isinstance(weighed, Unusable):
+            _again(document, "cancel", weighed.reason, Source.CANCEL, now)
+        elif weighed.action is ReviewAction.CANCELLED:
+            document.current = weighed
+            document.history = [*document.history, weighed]
+            withdrawn(document, reason)
+        else:
+            _again(document, "cancel", "cancel-not-confirmed", Source.CANCEL, now)
+    else:
+        _again(document, "cancel", _reason(outcome), Source.CANCEL, now)
+    return document
+
+
+# -- shared steps ---------------------------------------------------------------------------------------------------
+
+
+def _settle_sent(document: Authorization, outcome: Outcome, timer: str, sending: State, now: datetime) -> None:
+    source = Source(timer)
+    if document.state in (State.CANCELLING, State.WITHDRAWN):
+        _note_late(document, outcome, source, now)
+        return
+    if isinstance(outcome, Answered) and outcome.answer is not None:
+        if take(document, outcome.answer, source, now) is Effect.UNUSABLE and _unsent(document, sending):
+            _repeat(document, timer, now)
+    elif document.state is not sending or not _unsent(document, sending):
+        note(document, _reason(outcome), source, now)
+    elif isinstance(outcome, Rejected):
+        _call_person(document, outcome.reason, source, now)
+    elif isinstance(outcome, Refused):
+        _refused(document, timer, outcome, source, now)
+    else:
+        _again(document, timer, _reason(outcome), source, now)
+
+
+def _note_late(document: Authorization, outcome: Outcome, source: Source, now: datetime) -> None:
+    """The answer to a claim that is being cancelled: it tells whether the payer has it, and nothing more."""
+    if isinstance(outcome, Answered) and outcome.answer is not None:
+        take(document, outcome.answer, source, now)
+    else:
+        note(document, _reason(outcome), source, now)
+
+
+def _unsent(document: Authorization, sending: State) -> bool:
+    return document.state is sending and document.unreceived is not None
+
+
+def _refused(document: Authorization, timer: str, refused: Refused, source: Source, now: datetime) -> None:
+    """Nothing was taken: send again when the payer said, for as long as it takes. The deadline calls a person."""
+    note(document, refused.reason, source, now)
+    document.refusals += 1
+    document.wake(timer, now + retry_in(document.id, document.refusals, timer, refused.retry_after))
+
+
+def _again(document: Authorization, timer: str, reason: str, source: Source, now: datetime) -> None:
+    """An answer could not be used: keep why, and send again later."""
+    unusable(document, reason, source, now)
+    _repeat(document, timer, now)
+
+
+def _repeat(document: Authorization, timer: str, now: datetime) -> None:
+    if document.failures < GIVE_UP:
+        document.wake(timer, now + retry_in(document.id, document.failures, timer, None))
+
+
+def _call_person(document: Authorization, reason: str, source: Source, now: datetime) -> None:
+    """The payer will not take it as it is: only a person can tell what to change."""
+    note(document, reason, source, now)
+    escalate(document, now, owner=Owner.COORDINATOR, reason=reason, within=CANCELLATION)
+
+
+def _stuck(document: Authorization, missing: Lack, source: Source, now: datetime) -> None:
+    """The payer cannot be told whom this is about: look again in a day, and let a person know."""
+    note(document, missing, source, now)
+    escalate(document, now, owner=Owner.COORDINATOR, reason=missing, within=FLAGGED)
+    timer = source.value
+    document.wake(timer, now + _DAILY)
+
+
+def _recognised(document: Authorization, facts: Facts) -> bool:
+    return lack(facts.get(Member, document.patient_id), document.payer_id) is None
+
+
+def _reason(outcome: Outcome) -> str:
+    if isinstance(outcome, Answered):
+        return NOT_FOUND
+    return outcome.reason
+
+

@@ -1,0 +1,78 @@
+"""The names of PAS 2.2.1: profiles, extensions and code systems, each in one place."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+PAS = "http://hl7.org/fhir/us/davinci-pas/StructureDefinition/"
+PAS_CODES = "http://hl7.org/fhir/us/davinci-pas/CodeSystem/PASTempCodes"
+
+REQUEST_BUNDLE = PAS + "profile-pas-request-bundle"
+INQUIRY_BUNDLE = PAS + "profile-pas-inquiry-request-bundle"
+CLAIM = PAS + "profile-claim"
+CLAIM_UPDATE = PAS + "profile-claim-update"
+CLAIM_INQUIRY = PAS + "profile-claim-inquiry"
+BENEFICIARY = PAS + "profile-beneficiary"
+COVERAGE = PAS + "profile-coverage"
+INSURER = PAS + "profile-insurer"
+REQUESTOR = PAS + "profile-requestor"
+SERVICE_REQUEST = PAS + "profile-servicerequest"
+CLAIM_RESPONSE = PAS + "profile-claimresponse"
+
+CERTIFICATION_TYPE = PAS + "extension-certificationType"
+REQUEST_TYPE = PAS + "extension-serviceItemRequestType"
+LEVEL_OF_SERVICE = PAS + "extension-levelOfServiceCode"
+REQUESTED_SERVICE = PAS + "extension-requestedService"
+REVIEW_ACTION = PAS + "extension-reviewAction"
+REVIEW_ACTION_CODE = PAS + "extension-reviewActionCode"
+ITEM_ISSUE_DATE = PAS + "extension-itemPreAuthIssueDate"
+ITEM_PERIOD = PAS + "extension-itemPreAuthPeriod"
+ITEM_DETAIL = PAS + "extension-itemAuthorizedDetail"
+ADMINISTRATION_REFERENCE = PAS + "extension-administrationReferenceNumber"
+ERROR_PATH = PAS + "extension-errorPath"
+ERROR_FOLLOW_UP = PAS + "extension-errorFollowupAction"
+
+X12_REVIEW_ACTION = "https://codesystem.x12.org/005010/306"
+X12_REASON = "https://codesystem.x12.org/external/886"
+X12_SERVICE_TYPE = "https://codesystem.x12.org/005010/1365"
+X12_CERTIFICATION_TYPE = "https://codesystem.x12.org/005010/1322"
+X12_REQUEST_CATEGORY = "https://codesystem.x12.org/005010/1525"
+X12_LEVEL_OF_SERVICE = "https://codesystem.x12.org/005010/1338"
+X12_ENTITY = "https://codesystem.x12.org/005010/98"
+X12_RELATIONSHIP = "https://codesystem.x12.org/005010/1069"
+
+NPI = "http://hl7.org/fhir/sid/us-npi"
+ICD10CM = "http://hl7.org/fhir/sid/icd-10-cm"
+PLACE_OF_SERVICE = "https://www.cms.gov/Medicare/Coding/place-of-service-codes/Place_of_Service_Code_Set"
+ABSENT = "http://hl7.org/fhir/StructureDefinition/data-absent-reason"
+THO = "http://terminology.hl7.org/CodeSystem/"
+
+CLAIM_SYSTEM = "urn:carerelay:claim"
+TRANSACTION_SYSTEM = "urn:carerelay:transaction"
+COVERAGE_SYSTEM = "urn:carerelay:coverage"
+PAYER_SYSTEM = "urn:carerelay:payer"
+
+SERVICE_SYSTEMS = frozenset(
+    {
+        X12_SERVICE_TYPE,
+        "http://www.ama-assn.org/go/cpt",
+        "http://www.cms.gov/Medicare/Coding/HCPCSReleaseCodeSets",
+        "http://terminology.hl7.org/CodeSystem/icd9cm",
+        "http://www.cms.gov/Medicare/Coding/ICD10",
+        "http://hl7.org/fhir/sid/ndc",
+    }
+)
+"""The systems of the value set X12278RequestedServiceType, to which productOrService is bound."""
+
+DIAGNOSIS_SYSTEMS = frozenset({ICD10CM, "http://terminology.hl7.org/CodeSystem/icd9cm"})
+"""The systems of X12278DiagnosisCodes that a referral's diagnoses can have."""
+
+
+class Certification(StrEnum):
+    """X12 1322, certification type."""
+
+    INITIAL = "I"
+    APPEAL_IMMEDIATE = "1"
+    APPEAL_STANDARD = "2"
+    CANCEL = "3"
+    REVISED = "S"
