@@ -10,29 +10,16 @@ from shared.contracts.intake import Channel
 _E164 = re.compile(r"\+[1-9]\d{6,14}")
 _EXTENSION = re.compile(r"(?:ext\.?|x)\s*\d+\s*$", re.IGNORECASE)
 
+# fmt: off
+_EASTERN = (
+    "CT", "DC", "DE", "FL", "GA", "ME", "MD", "MA", "NH", "NJ",
+    "NY", "NC", "OH", "PA", "RI", "SC", "VT", "VA", "WV",
+)
+# fmt: on
+
 # Where a state has two zones, the one in which most of its people live; a stated zone always wins.
 _ZONES: dict[str, tuple[str, ...]] = {
-    "America/New_York": (
-        "CT",
-        "DC",
-        "DE",
-        "FL",
-        "GA",
-        "ME",
-        "MD",
-        "MA",
-        "NH",
-        "NJ",
-        "NY",
-        "NC",
-        "OH",
-        "PA",
-        "RI",
-        "SC",
-        "VT",
-        "VA",
-        "WV",
-    ),
+    "America/New_York": _EASTERN,
     "America/Detroit": ("MI",),
     "America/Indiana/Indianapolis": ("IN",),
     "America/Kentucky/Louisville": ("KY",),

@@ -213,6 +213,7 @@ class Intake:
     def _ask_about_changed(self, patient: Patient, now: datetime) -> None:
         """The plan or the dates were corrected: the same member, but the payer is asked anew."""
         if patient.coverage is not None and patient.coverage.verifiable:
+            patient.abandon(VERIFY)
             patient.wake(VERIFY, now)
 
 

@@ -104,13 +104,20 @@ class Verification:
         coverage = patient.coverage
         if patient.ended or coverage is None or not coverage.verifiable:
             return patient
-        attempt, asks_at = patient.attempts.get(VERIFY), patient.timers.get(VERIFY)
-        began = attempt.since if attempt is not None else due.at if asks_at is not None and asks_at <= due.at else None
+        began = self._began(patient, coverage, due, now)
         if began is not None and now < began + self.grace:
             patient.wake(VERDICT, began + self.grace)
             return patient
         _unverifiable(patient, coverage, "payer-unreachable", now)
         return patient
+
+    def _began(self, patient: Patient, coverage: Coverage, due: Due, now: datetime) -> datetime | None:
+        """Since when a call is under way: one intended, or one that was due as early and is only about to be made."""
+        attempt, asks_at = patient.attempts.get(VERIFY), patient.timers.get(VERIFY)
+        if attempt is not None:
+            return attempt.since
+        about_to = asks_at is not None and asks_at <= due.at and coverage.tries == 0
+        return now if about_to else None
 
     def _pause(self, tries: int, outcome: Refused | Unanswered) -> timedelta:
         """How long to wait before the next call: doubling, and never less than the payer asked for."""
