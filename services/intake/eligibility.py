@@ -22,7 +22,7 @@ MEMBER_TYPE = {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0
 PURPOSES = ("validation", "benefits", "auth-requirements")
 
 _LATER = frozenset({"42", "79", "80"})
-"""X12 901: unable to respond now, invalid participant (their side), no response: the same question may be asked again."""
+"""X12 901: unable to respond now, invalid participant, no response: the same question may be asked again."""
 
 Outcome = model.Verdict | model.NoVerdict | Refused | Unanswered
 
