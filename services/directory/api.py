@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict
@@ -80,6 +80,7 @@ class Search(BaseModel):
 
     page: Annotated[int, Query(ge=1, le=100_000)] = 1
     per_page: Annotated[int, Query(ge=1, le=500)] = 50
+    format: Literal["json"] = "json"
     search: str | None = None
     taxonomy_term_id: DocumentId | None = None
     taxonomy_id: DocumentId | None = None
