@@ -469,8 +469,17 @@ def application(door: Door, routes: Iterable[Routes], *, max_body_bytes: int) ->
 
 def undeclared(app: FastAPI) -> list[str]:
     """The routes that declare no roles; a test wants none."""
+
+    def flat(routes: Iterable[Any]) -> Iterable[Any]:
+        for route in routes:
+            included = getattr(route, "original_router", None)
+            if included is None:
+                yield route
+            else:
+                yield from flat(included.routes)
+
     return [
         getattr(route, "path", "?")
-        for route in app.routes
+        for route in flat(app.routes)
         if not isinstance(getattr(getattr(route, "endpoint", None), "roles", None), frozenset)
     ]

@@ -10,7 +10,7 @@ from datetime import timedelta
 from enum import Enum
 from typing import Any, TypeVar
 
-from shared.kit.decisions import NO_FACTS, Decision, Facts, Want, Wants
+from shared.kit.decisions import Decision, Facts, Want, Wants
 from shared.kit.document import Answer, Document, derived_id
 from shared.kit.errors import Busy, Invalid, KeyReused, NotFound, Stale, TooLarge
 from shared.kit.store.port import Outcome, Unstorable
@@ -104,7 +104,7 @@ class Commands:
             if earlier is not None:
                 return earlier
             self._expect(held.document, exists, request)
-            known = await self._facts(wants, command, held.document, facts)
+            known = await self._facts(wants, command, id, held.document, facts)
             traced = self._trace(held, command, request)
             with traced:
                 decided: D = decide(held.document, command, known, self._repository.clock.now())
@@ -150,13 +150,13 @@ class Commands:
             raise Stale()
 
     async def _facts(
-        self, wants: Wants | None, command: Any, document: Document | None, facts: dict[Want, list[Any]]
+        self, wants: Wants | None, command: Any, id: str, document: Document | None, facts: dict[Want, list[Any]]
     ) -> Facts:
         if wants is None:
-            return NO_FACTS
+            return Facts(id=id)
         wanted = list(wants(command, document))
         await self._repository.facts(wanted, facts)
-        return Facts({want: facts[want] for want in wanted})
+        return Facts({want: facts[want] for want in wanted}, id)
 
     def _trace(self, held: Held[Any], command: Any, request: Request) -> Any:
         """A command on a known case continues the case's trace and links to the request that brought it."""

@@ -40,10 +40,14 @@ Want = Ref | Where
 
 
 class Facts:
-    """Read-only documents of the same service, loaded with the batch. Asking for what was not wanted is a fault."""
+    """Read-only documents of the same service, loaded with the batch. Asking for what was not wanted is a fault.
 
-    def __init__(self, loaded: Mapping[Want, list[Any]] | None = None) -> None:
+    ``id`` is the id of the document that is decided on: what a decision that creates one of several must go by.
+    """
+
+    def __init__(self, loaded: Mapping[Want, list[Any]] | None = None, id: str = "") -> None:
         self._loaded = loaded or {}
+        self.id = id
 
     def get(self, document: type[F], id: str) -> F | None:
         """The fact with this id, or None where no such document is stored."""
@@ -56,6 +60,7 @@ class Facts:
 
 
 NO_FACTS = Facts()
+"""For decisions that ask for none."""
 
 Decision = Callable[[Any, Any, Facts, datetime], Any]
 Wants = Callable[[Any, Any], Iterable[Want]]

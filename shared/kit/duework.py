@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from shared.kit.clock import Clock
-from shared.kit.decisions import NO_FACTS, Due, Facts, Refused, Unanswered, Want, Wants
+from shared.kit.decisions import Due, Facts, Refused, Unanswered, Want, Wants
 from shared.kit.document import Attempt, Document
 from shared.kit.jobs import Call, Job, Jobs, Timer
 from shared.kit.leases import Leases
@@ -262,10 +262,10 @@ class DueWorker:
 
     async def _facts(self, wants: Wants | None, message: Any, document: Any, facts: dict[Want, list[Any]]) -> Facts:
         if wants is None:
-            return NO_FACTS
+            return Facts(id=document.id)
         wanted = list(wants(message, document))
         await self._repository.facts(wanted, facts)
-        return Facts({want: facts[want] for want in wanted})
+        return Facts({want: facts[want] for want in wanted}, document.id)
 
     async def _failed(self, work: _Work, timer: str, reason: str) -> None:
         """Back a failing timer off; from the fifth failure on it is also shown as parked."""
@@ -428,7 +428,7 @@ class DueWorker:
             if change is not None:
                 held.document = change(document)
             if fold is not None:
-                known = await prepare(document) if prepare is not None else NO_FACTS
+                known = await prepare(document) if prepare is not None else Facts(id=id)
                 held.document = fold(document, known)
             held.take_events(trace)
             write = self._repository.stage(held, epoch)

@@ -14,7 +14,7 @@ from opentelemetry.trace import SpanKind
 from shared.contracts.base import Event
 from shared.kit.bus.envelope import Received, Unreadable, Unwanted, read
 from shared.kit.bus.port import Record
-from shared.kit.decisions import NO_FACTS, Facts, Want
+from shared.kit.decisions import Facts, Want
 from shared.kit.document import Document
 from shared.kit.errors import DomainError
 from shared.kit.parking import Parking, parking_key
@@ -204,7 +204,7 @@ class Reactor:
         if decide is None and (document is None or document.ended):
             return
         if decide is not None:
-            known = self._facts_for(row, item.event, document, facts)
+            known = self._facts_for(row, pair.id, item.event, document, facts)
             traced = self._telemetry.start(
                 f"process {item.event.type}",
                 item.trace,
@@ -245,14 +245,16 @@ class Reactor:
         if careful:
             self._check_storable(held, pair)
 
-    def _facts_for(self, row: Reaction, event: Event, document: Document | None, facts: dict[Want, list[Any]]) -> Facts:
+    def _facts_for(
+        self, row: Reaction, id: str, event: Event, document: Document | None, facts: dict[Want, list[Any]]
+    ) -> Facts:
         if row.wants is None:
-            return NO_FACTS
+            return Facts(id=id)
         wants = list(row.wants(event, document))
         missing = [want for want in wants if want not in facts]
         if missing:
             raise _FactsMissing(missing)
-        return Facts({want: facts[want] for want in wants})
+        return Facts({want: facts[want] for want in wants}, id)
 
     def _check_storable(self, held: Held[Any], pair: _Pair) -> None:
         """In a careful round each event's result is encoded at once, so that the one at fault is found."""

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
@@ -25,6 +25,10 @@ from shared.kit.telemetry import log, where_raised
 
 _PARTITIONER = DefaultPartitioner()
 """Kafka's own murmur2 by key, the same in every client."""
+
+_QUIET = logging.getLogger("carerelay.faststream")
+_QUIET.setLevel(logging.ERROR)
+"""What FastStream says below an error is of no use to an operator: that topics are not created by it, for one."""
 
 _BATCH_BYTES = 512 * 1024
 _MAX_REQUEST_BYTES = 2 * 1024 * 1024
@@ -55,7 +59,7 @@ class KafkaBus:
         self._session_timeout = session_timeout
         self._poll = poll
         self._producer: AIOKafkaProducer | None = None
-        self._broker: KafkaBroker | None = None
+        self._brokers: list[KafkaBroker] = []
         self._subscriptions: list[_Subscription] = []
         self._topic_partitions: dict[str, list[int]] = {}
 
@@ -101,8 +105,7 @@ class KafkaBus:
             assert self._producer is not None  # noqa: S101 - publish has seen to it
             known = sorted(await self._producer.partitions_for(message.topic))
             self._topic_partitions[message.topic] = known
-        partition: int = _PARTITIONER(message.key.encode(), known, known)
-        return partition
+        return partition_of(message.key, known)
 
     async def _send(
         self,
@@ -160,23 +163,22 @@ class KafkaBus:
             request_timeout_ms=int(self._request_timeout * 1000),
         )
         await self._producer.start()
-        if not self._subscriptions:
-            return
-        self._broker = KafkaBroker(
+        # A FastStream broker a group, so that groups join at the same time: one broker starts them one after another,
+        # and a join takes seconds.
+        self._brokers = [self._reader(subscription) for subscription in self._subscriptions]
+        await asyncio.gather(*(broker.start() for broker in self._brokers))
+
+    def _reader(self, subscription: _Subscription) -> KafkaBroker:
+        broker = KafkaBroker(
             self._servers,
             client_id=self._client_id,
             consumer_only=True,
             allow_auto_create_topics=False,
             apply_types=False,
             graceful_timeout=30.0,
-            logger=logging.getLogger("faststream"),
+            logger=_QUIET,
             log_level=logging.DEBUG,
         )
-        for subscription in self._subscriptions:
-            self._attach(self._broker, subscription)
-        await self._broker.start()
-
-    def _attach(self, broker: KafkaBroker, subscription: _Subscription) -> None:
         subscriber = broker.subscriber(
             *subscription.topics,
             batch=True,
@@ -195,14 +197,14 @@ class KafkaBus:
         )
         subscriber(subscription.handle)
         subscription.subscriber = subscriber
+        return broker
 
     async def stop(self) -> None:
         """Finish the batches in work, commit them, leave the groups, and flush what was handed over."""
         for subscription in self._subscriptions:
             subscription.stopping.set()
-        if self._broker is not None:
-            await self._broker.stop()
-            self._broker = None
+        await asyncio.gather(*(broker.stop() for broker in self._brokers))
+        self._brokers = []
         if self._producer is not None:
             await self._producer.stop()
             self._producer = None
@@ -289,6 +291,7 @@ class _Subscription:
             self.consumed[f"{record.topic}:{record.partition}"] = record.offset + 1
 
 
-def partitions_of(positions: Mapping[str, int], topic: str) -> dict[str, int]:
-    """The positions of one topic."""
-    return {place: offset for place, offset in positions.items() if place.rpartition(":")[0] == topic}
+def partition_of(key: str, partitions: Sequence[int]) -> int:
+    """The partition of a key among a topic's, as every Kafka client chooses it."""
+    partition: int = _PARTITIONER(key.encode(), list(partitions), list(partitions))
+    return partition

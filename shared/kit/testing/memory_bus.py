@@ -7,12 +7,9 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from aiokafka.partitioner import DefaultPartitioner
-
+from shared.kit.bus.kafka import partition_of
 from shared.kit.bus.port import Handler, Message, Positions, PublishFailed, Record
 from shared.kit.testing.memory_store import Gate
-
-_PARTITIONER = DefaultPartitioner()
 
 Refuses = Callable[[Message], bool]
 """Whether the broker refuses a message; for tests of failed publishing."""
@@ -56,9 +53,7 @@ class MemoryBroker:
 
     def partition_of(self, key: str) -> int:
         """The partition that Kafka's own partitioner gives a key."""
-        all_of_them = list(range(self.partitions))
-        partition: int = _PARTITIONER(key.encode(), all_of_them, all_of_them)
-        return partition
+        return partition_of(key, list(range(self.partitions)))
 
     def rewind(self) -> None:
         """Have every group read every topic from its start again."""
@@ -212,7 +207,7 @@ class MemoryBus:
         return records
 
     async def step(self, name: str, *, max_records: int | None = None) -> int:
-        """Read one batch, hand it over, commit. Returns how many records were committed; raises what the handler does."""
+        """Read a batch, hand it over, commit. Returns how many records were committed; raises what the handler does."""
         subscription = self._subscriptions[name]
         records = self._fetch(subscription)[: max_records or subscription.max_records]
         if not records:

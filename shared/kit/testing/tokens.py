@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 import httpx
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from jwt.algorithms import ECAlgorithm
 
 from shared.kit.auth import Role
+from shared.kit.clock import SystemClock
 
 ISSUER = "https://issuer.test"
 AUDIENCE = "carerelay"
@@ -31,7 +31,7 @@ class TestIssuer:
 
     def token(self, *roles: Role, subject: str = "tester", ttl: float = 3600, **claims: Any) -> str:
         """A token with these roles; ``claims`` replaces or adds single claims."""
-        now = time.time()  # noqa: DTZ - tokens live in real time
+        now = SystemClock().real().timestamp()
         body = {
             "iss": ISSUER,
             "aud": AUDIENCE,
