@@ -1,7 +1,6 @@
 """python -m services.referrals <role>"""
 
-from shared.kit.run import main
-
 from services.referrals.service import Settings, build
+from shared.kit.run import main
 
 main("referrals", Settings, build)

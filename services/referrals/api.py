@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from services.referrals import fhir, model
 from services.referrals.model.commands import Command
@@ -21,6 +21,9 @@ READERS = frozenset({Role.COORDINATOR, Role.CLINICIAN, Role.SCHEDULER, Role.AUDI
 ORDERERS = frozenset({Role.CLINICIAN, Role.COORDINATOR, Role.SERVICE})
 ANSWERERS = frozenset({Role.CLINICIAN, Role.COORDINATOR, Role.SERVICE})
 EDITORS = frozenset({Role.COORDINATOR, Role.DIRECTORY_EDITOR})
+
+CaseId = Annotated[DocumentId, AfterValidator(str.lower)]
+"""A document's id in the one spelling that ids are compared by."""
 
 Specialty = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,39}$")]
 ReasonCode = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,63}$")]
@@ -61,12 +64,12 @@ class NewItems(Body):
 class NewReferral(Body):
     """An order for a referral. Without ``specialty`` the service's code says which; else it is ``general``."""
 
-    patient_id: DocumentId
+    patient_id: CaseId
     service: Code = Code(system=fhir.TO_SPECIALIST.system, code=fhir.TO_SPECIALIST.code)
     specialty: Specialty | None = None
     priority: Priority = Priority.ROUTINE
-    requester_id: DocumentId | None = None
-    performer_id: DocumentId | None = None
+    requester_id: CaseId | None = None
+    performer_id: CaseId | None = None
     authored_on: AwareDatetime | None = None
     reasons: Annotated[tuple[Code, ...], Field(max_length=50)] = ()
     quantity: Annotated[int, Field(ge=1, le=1000)] = 1
@@ -76,22 +79,22 @@ class NewReferral(Body):
 class Answer(Body):
     """A specialist takes the referral."""
 
-    specialist_id: DocumentId | None = None
+    specialist_id: CaseId | None = None
 
 
 class Refusal(Body):
     """A specialist declines it."""
 
     reason: ReasonCode
-    specialist_id: DocumentId | None = None
+    specialist_id: CaseId | None = None
 
 
 class NewReport(Body):
     """A consult report. ``based_on`` is the referral it names."""
 
-    report_id: DocumentId
-    based_on: DocumentId
-    patient_id: DocumentId | None = None
+    report_id: CaseId
+    based_on: CaseId
+    patient_id: CaseId | None = None
     issued_at: AwareDatetime | None = None
     code: Code | None = None
     sha256: Sha256 | None = None
@@ -268,10 +271,10 @@ async def request_referral(body: NewReferral, call: Call) -> Reply:
 @referrals.get("", roles=READERS)
 async def list_referrals(
     call: Call,
-    patient: DocumentId | None = None,
+    patient: CaseId | None = None,
     state: model.State | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    after: DocumentId | None = None,
+    after: CaseId | None = None,
 ) -> Reply:
     """A worklist, by patient, by state, or both; ``next`` is the ``after`` of the next page."""
     conditions = {"patient_id": patient, "state": state.value if state else None}
@@ -282,14 +285,14 @@ async def list_referrals(
 
 
 @referrals.get("/{id}", roles=READERS)
-async def show_referral(id: DocumentId, call: Call) -> Reply:
+async def show_referral(id: CaseId, call: Call) -> Reply:
     """One referral: where it stands, what is missing, since when, who owes it."""
     referral = await call.read(model.Referral, id)
     return call.show(referral, _full(referral))
 
 
 @referrals.get("/{id}/history", roles=READERS)
-async def show_history(id: DocumentId, call: Call) -> Reply:
+async def show_history(id: CaseId, call: Call) -> Reply:
     """What happened to it, oldest first."""
     referral = await call.read(model.Referral, id)
     steps = [step.model_dump(mode="json", exclude_none=True) for step in referral.history]
@@ -297,27 +300,27 @@ async def show_history(id: DocumentId, call: Call) -> Reply:
 
 
 @referrals.post("/{id}/packet", roles=ORDERERS)
-async def add_to_packet(id: DocumentId, body: NewItems, call: Call) -> Reply:
+async def add_to_packet(id: CaseId, body: NewItems, call: Call) -> Reply:
     """Add documents to the packet, by hash."""
     command = model.AddToPacket(items=_items(body.items, "items", call.now))
     return await call.change(model.Referral, id, command, model.add_to_packet)
 
 
 @referrals.post("/{id}/activate", roles=ORDERERS)
-async def activate(id: DocumentId, body: Nothing, call: Call) -> Reply:
+async def activate(id: CaseId, body: Nothing, call: Call) -> Reply:
     """A draft, held or doubtful order is in force from now on."""
     return await call.change(model.Referral, id, model.ActivateOrder(), model.activate)
 
 
 @referrals.post("/{id}/accept", roles=ANSWERERS)
-async def accept(id: DocumentId, body: Answer, call: Call) -> Reply:
+async def accept(id: CaseId, body: Answer, call: Call) -> Reply:
     """The specialist takes it."""
     command = model.Accept(specialist_id=body.specialist_id)
     return await call.change(model.Referral, id, command, model.accept)
 
 
 @referrals.post("/{id}/reject", roles=ANSWERERS)
-async def reject(id: DocumentId, body: Refusal, call: Call) -> Reply:
+async def reject(id: CaseId, body: Refusal, call: Call) -> Reply:
     """The specialist declines; the answer names the alternative that is opened."""
     command = model.Reject(reason=body.reason, specialist_id=body.specialist_id)
     return await call.change(model.Referral, id, command, model.reject, answer=_rejected)
@@ -328,7 +331,7 @@ def _rejected(referral: model.Referral) -> dict[str, object]:
 
 
 @referrals.post("/{id}/report", roles=ANSWERERS)
-async def file_report(id: DocumentId, body: NewReport, call: Call) -> Reply:
+async def file_report(id: CaseId, body: NewReport, call: Call) -> Reply:
     """The consult report, which closes the referral if it is based on it."""
     command = model.FileReport(
         report_id=body.report_id,
@@ -342,19 +345,19 @@ async def file_report(id: DocumentId, body: NewReport, call: Call) -> Reply:
 
 
 @referrals.post("/{id}/cancel", roles=ORDERERS)
-async def cancel(id: DocumentId, body: Withdrawal, call: Call) -> Reply:
+async def cancel(id: CaseId, body: Withdrawal, call: Call) -> Reply:
     """Withdraw it; authorization and appointment follow."""
     return await call.change(model.Referral, id, model.Cancel(reason=body.reason), model.cancel)
 
 
 @referrals.post("/{id}/entered-in-error", roles=ORDERERS)
-async def entered_in_error(id: DocumentId, body: Nothing, call: Call) -> Reply:
+async def entered_in_error(id: CaseId, body: Nothing, call: Call) -> Reply:
     """It should never have been."""
     return await call.change(model.Referral, id, model.MarkEnteredInError(), model.mark_entered_in_error)
 
 
 @referrals.post("/{id}/acknowledgement", roles=ORDERERS)
-async def acknowledge(id: DocumentId, body: Acknowledgement, call: Call) -> Reply:
+async def acknowledge(id: CaseId, body: Acknowledgement, call: Call) -> Reply:
     """The patient was told what to expect, and said so."""
     command = model.Acknowledge(acknowledged_on=_utc(body.acknowledged_on) or call.now)
     return await call.change(model.Referral, id, command, model.acknowledge)
@@ -366,14 +369,14 @@ specialists = Routes(prefix="/specialists")
 
 
 @specialists.put("/{id}", roles=EDITORS)
-async def list_specialist(id: DocumentId, body: Entry, call: Call) -> Reply:
+async def list_specialist(id: CaseId, body: Entry, call: Call) -> Reply:
     """Add a specialist to the registry, or change the entry."""
     command = model.ListSpecialist(id=id, specialty=body.specialty, capabilities=body.capabilities, active=body.active)
     return await call.put(model.Specialist, id, command, model.list_specialist)
 
 
 @specialists.get("/{id}", roles=READERS | EDITORS)
-async def show_specialist(id: DocumentId, call: Call) -> Reply:
+async def show_specialist(id: CaseId, call: Call) -> Reply:
     """One specialist."""
     specialist = await call.read(model.Specialist, id)
     return call.show(specialist, _specialist(specialist))
@@ -384,7 +387,7 @@ async def list_specialists(
     call: Call,
     specialty: Specialty | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    after: DocumentId | None = None,
+    after: CaseId | None = None,
 ) -> Reply:
     """The registry, or one specialty of it."""
     wanted = {"specialty": specialty} if specialty else {}
@@ -419,7 +422,7 @@ async def create_order(body: dict[str, object], call: Call) -> Reply:
 
 
 @resources.put("/ServiceRequest/{id}", roles=ORDERERS)
-async def put_order(id: DocumentId, body: dict[str, object], call: Call) -> Reply:
+async def put_order(id: CaseId, body: dict[str, object], call: Call) -> Reply:
     """FHIR update-as-create: the sender's id, so that Tasks and reports that name it find the referral."""
     fhir.same_id(body, id)
     command = fhir.order_from(body, new_id=id, requester=call.caller.subject, now=call.now)
@@ -427,14 +430,14 @@ async def put_order(id: DocumentId, body: dict[str, object], call: Call) -> Repl
 
 
 @resources.get("/ServiceRequest/{id}", roles=READERS)
-async def show_order(id: DocumentId, call: Call) -> Reply:
+async def show_order(id: CaseId, call: Call) -> Reply:
     """The referral as a ServiceRequest."""
     referral = await call.read(model.Referral, id)
     return call.show(referral, fhir.service_request(referral))
 
 
 @resources.get("/Task/{id}", roles=READERS)
-async def show_task(id: DocumentId, call: Call) -> Reply:
+async def show_task(id: CaseId, call: Call) -> Reply:
     """The referral's work as a Task, with BSeR business status."""
     referral = await call.read(model.Referral, id)
     return call.show(referral, fhir.task(referral))

@@ -124,6 +124,9 @@ def _told(referral: Referral, event: AuthorizationEvent, status: AuthorizationSt
         coverage_id=(cover.coverage_id if cover else None) or "",
         payer_id=(cover.payer_id if cover else None) or "",
     )
+    if authorization.appeals and status in (AuthorizationStatus.SUBMITTED, AuthorizationStatus.PENDED):
+        # What the payer says of receiving an appeal, or of deciding it later, does not restart the first decision.
+        status = AuthorizationStatus.APPEALED
     authorization.authorization_id = event.authorization_id
     authorization.status = status
     authorization.granted_before = authorization.granted_before or status in GRANTED
