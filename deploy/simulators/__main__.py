@@ -6,11 +6,13 @@ import argparse
 import asyncio
 import json
 import logging
+import signal
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
 
 import httpx
 import uvicorn
@@ -21,6 +23,7 @@ from deploy.simulators.gateway import Gateway
 from deploy.simulators.issuer import DEFAULT_DATA, Issuer
 from deploy.simulators.outbound import TokenSource
 from deploy.simulators.payer import InquiryAnswer, Payer
+from shared.kit.auth import Role
 from shared.kit.clock import Clock, OffsetClock, SystemClock
 
 HOST = "127.0.0.1"
@@ -79,7 +82,7 @@ def url_of(bound: socket.socket) -> str:
 
 def service_token(issuer: Issuer, subject: str) -> TokenSource:
     """Tokens with which a simulator calls services; minted for each call, so none is ever stale."""
-    return lambda: issuer.mint("service", subject=subject, ttl=timedelta(minutes=5))
+    return lambda: issuer.mint(Role.SERVICE, subject=subject, ttl=timedelta(minutes=5))
 
 
 async def keep_ticking(tick: Callable[[], Awaitable[int]]) -> None:
@@ -92,6 +95,14 @@ async def keep_ticking(tick: Callable[[], Awaitable[int]]) -> None:
         await asyncio.sleep(TICK_SECONDS)
 
 
+def stop(number: int, frame: FrameType | None) -> None:
+    """What SIGTERM and SIGINT lead to, also after uvicorn, which raises the signal once more when it has stopped.
+
+    The default would end the process before anything is put away.
+    """
+    raise SystemExit(0)
+
+
 async def serve(options: argparse.Namespace) -> None:
     """Run all simulators until a signal comes."""
     clock: Clock = OffsetClock(options.clock_file) if options.clock_file is not None else SystemClock()
@@ -99,7 +110,8 @@ async def serve(options: argparse.Namespace) -> None:
         bind(options.port_payer), bind(options.port_gateway), bind(options.port_issuer), bind(options.port_smtp)
     )
     issuer = Issuer(options.data / "issuer", url_of(sockets.issuer))
-    async with httpx.AsyncClient() as http:
+    # Services are neighbours on this machine: no proxy of the environment stands between.
+    async with httpx.AsyncClient(trust_env=False) as http:
         payer = Payer(
             now=clock.now,
             http=http,
@@ -179,11 +191,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     options.data.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(level=logging.WARNING)
-    try:
-        asyncio.run(serve(options))
-    except KeyboardInterrupt:
-        # uvicorn hands the signal on once it has stopped.
-        return 0
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    asyncio.run(serve(options))
     return 0
 
 

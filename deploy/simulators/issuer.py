@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi import FastAPI
 
+from shared.kit.auth import Role
+
 AUDIENCE = "carerelay"
 DEFAULT_URL = "http://127.0.0.1:8080"
 DEFAULT_DATA = Path(".data") / "simulators"
@@ -141,8 +143,6 @@ class Issuer:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """``token``: print one."""
-    from shared.kit.auth import Role
-
     parser = argparse.ArgumentParser(prog="python -m deploy.simulators.issuer", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     token = commands.add_parser("token", help="print a bearer token")
