@@ -336,10 +336,10 @@ def mail(
     message = EmailMessage()
     message["From"], message["To"], message["Subject"] = "clinic@example.test", to, "Su cita mañana"
     message["X-Reference"] = "d-1"
-    message["Content-Language"] = "es"
     if key is not None:
         message["Message-ID"] = key
     message.set_content(body)
+    message["Content-Language"] = "es"  # after the content, whose setting takes all Content headers away
     return message
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -52,11 +53,11 @@ class World:
     http: httpx.AsyncClient
     slept: list[float] = field(default_factory=list)
 
-    async def submit(self, attempt: str, member: str, *, key: str | None = None, **options: object) -> httpx.Response:
+    async def submit(self, attempt: str, member: str, *, key: str | None = None, **options: Any) -> httpx.Response:
         headers = {"Idempotency-Key": key} if key is not None else {}
         return await self.http.post(SUBMIT, json=bundle(attempt, member, **options), headers=headers)
 
-    async def action(self, attempt: str, member: str, **options: object) -> str:
+    async def action(self, attempt: str, member: str, **options: Any) -> str:
         answer = await self.submit(attempt, member, **options)
         assert answer.status_code == 200, answer.text
         return action_of(answer.json())
