@@ -305,13 +305,13 @@ def _is_answer(asked: Asked, calendar_id: str, slot_id: str) -> bool:
 def _open_calendars(appointment: Appointment) -> list[Where]:
     if appointment.latest is None:
         return [Where(Calendar, "open_for", appointment.resource_id, MOST_OPEN)]
-    months = _months(appointment.earliest, appointment.latest)
-    if len(months) > LOOK_MONTHS:
+    touched = months(appointment.earliest, appointment.latest)
+    if len(touched) > LOOK_MONTHS:
         return [Where(Calendar, "open_for", appointment.resource_id, MOST_OPEN)]
-    return [Where(Calendar, "open_in", month_of(appointment.resource_id, month), MOST_OPEN) for month in months]
+    return [Where(Calendar, "open_in", month_of(appointment.resource_id, month), MOST_OPEN) for month in touched]
 
 
-def _months(earliest: datetime, latest: datetime) -> list[str]:
+def months(earliest: datetime, latest: datetime) -> list[str]:
     """The months (``YYYY-MM``) that a window touches."""
     first, last = earliest.year * 12 + earliest.month - 1, latest.year * 12 + latest.month - 1
     return [f"{month // 12:04d}-{month % 12 + 1:02d}" for month in range(first, last + 1)]

@@ -312,6 +312,12 @@ def confirm(calendar: Calendar, command: ConfirmHold, _: Facts, now: datetime) -
     return _settle(calendar, now)
 
 
+def book(calendar: Calendar, command: HoldSlot, _: Facts, now: datetime) -> Calendar:
+    """Take a free slot for an appointment at once (IHE ITI-117 without a hold before it). Raises SlotLost."""
+    hold(calendar, command, _, now)
+    return confirm(calendar, ConfirmHold(command.appointment_id), _, now)
+
+
 def give_back(calendar: Calendar, message: SlotGivenBack, _: Facts, now: datetime) -> Calendar:
     """Free a slot that its holder no longer wants; anybody else's giving back changes nothing."""
     slot = calendar.slot(message.slot_id)
