@@ -24,6 +24,9 @@ PURPOSES = ("validation", "benefits", "auth-requirements")
 _LATER = frozenset({"42", "79", "80"})
 """X12 901: unable to respond now, invalid participant, no response: the same question may be asked again."""
 
+_OURS = frozenset({401, 403, 405, 408, 415})
+"""What is wrong between us and the payer says nothing of the coverage, and is put right without touching it."""
+
 Outcome = model.Verdict | model.NoVerdict | Refused | Unanswered
 
 
@@ -92,6 +95,8 @@ def outcome_of(answer: httpx.Response, coverage: model.Coverage, today: date) ->
     """What a payer's HTTP answer means for this coverage. An answer that makes no sense counts as none."""
     if answer.status_code == httpx.codes.NOT_FOUND:
         return model.NoVerdict(coverage.id, coverage.revision, "payer-unknown")
+    if answer.status_code in _OURS:
+        return Refused(f"status-{answer.status_code}")
     if answer.status_code >= httpx.codes.BAD_REQUEST:
         return model.NoVerdict(coverage.id, coverage.revision, "not-enough-data")
     try:

@@ -123,6 +123,11 @@ def test_an_answer_that_is_none_yet_is_asked_for_again(body: object) -> None:
     assert isinstance(read(200, body), Refused)
 
 
+@pytest.mark.parametrize("status", [401, 403, 408])
+def test_what_is_wrong_between_us_and_the_payer_says_nothing_of_the_coverage(status: int) -> None:
+    assert isinstance(read(status, {}), Refused)
+
+
 def test_an_unreadable_answer_is_asked_for_again() -> None:
     coverage = coverage_of(registered())
     assert isinstance(outcome_of(httpx.Response(200, text="<html>"), coverage, NOW.date()), Refused)
