@@ -111,6 +111,9 @@ _OUR_FAULT = frozenset({401, 403, 404, 405, 407, 408, 425})
 """Answers that say nothing about the message: the gateway is set up wrongly, and it is tried again later."""
 
 
+_TAKEN_BEFORE = "idempotency-key-reused"
+
+
 def _understood(answer: httpx.Response | Refused | Unanswered) -> Outcome:
     """A gateway's answer: 2xx took it; other than that it will never take this message, and its code says why."""
     if isinstance(answer, Refused | Unanswered):
@@ -120,6 +123,8 @@ def _understood(answer: httpx.Response | Refused | Unanswered) -> Outcome:
     if answer.status_code in _OUR_FAULT or answer.is_redirect:
         return Refused(f"status-{answer.status_code}")
     code = _text(answer, "code") or ""
+    if code == _TAKEN_BEFORE:
+        return Accepted()  # under this key, which is this message's alone; its words have changed since that try
     return Rejected(code if code.replace("-", "").isalnum() and len(code) <= 64 else f"status-{answer.status_code}")
 
 

@@ -104,7 +104,7 @@ TEMPLATES: dict[tuple[Language, Occasion, Channel], Template] = {
         "{clinic}: recuerde su cita, {when}. Responda C para confirmar, X para cancelar, ALTO para salir. Tel. {phone}"
     ),
     (EN, Occasion.CANCELLED, SMS): Template(
-        "{clinic}: your visit of {when} is cancelled. Please do not come. For a new date call {phone}. STOP ends texts."
+        "{clinic}: your visit of {when} is cancelled. Please do not come. New date: {phone}. Reply STOP to end texts."
     ),
     (ES, Occasion.CANCELLED, SMS): Template(
         "{clinic}: su cita del {when} se canceló. No venga. Para otra fecha llame al {phone}. ALTO para salir."
