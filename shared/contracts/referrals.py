@@ -78,12 +78,16 @@ class ReferralAccepted(ReferralEvent):
 
 
 class ReferralRejected(ReferralEvent):
-    """The specialist declined. ``alternative_id`` is the linked referral opened in its place."""
+    """The specialist declined. ``alternative_id`` is the linked referral opened in its place.
+
+    ``authorization_carried`` says that the alternative relies on this referral's authorization: it stays in force.
+    """
 
     type: ClassVar[str] = "referral.rejected.v1"
     specialist_id: str
     reason: str
     alternative_id: str | None = None
+    authorization_carried: bool = False
 
 
 class ReferralScheduled(ReferralEvent):

@@ -330,6 +330,7 @@ def reject(referral: Referral, command: Reject, facts: Facts, now: datetime) -> 
     if referral.specialist_id is None:
         raise IllegalTransition("Referral", referral.state, State.REJECTED)
     alternative_id = derived_id("alternative", referral.id)
+    carried = referral.authorization.carried(now.date()) if referral.authorization else None
     referral.alternative_id = alternative_id
     referral.end(State.REJECTED, now, command.reason)
     referral.record(
@@ -339,9 +340,9 @@ def reject(referral: Referral, command: Reject, facts: Facts, now: datetime) -> 
             specialist_id=referral.specialist_id,
             reason=command.reason,
             alternative_id=alternative_id,
+            authorization_carried=carried is not None,
         )
     )
-    authorization = referral.authorization
     referral.record(
         AlternativeWanted(
             referral_id=referral.id,
@@ -356,7 +357,7 @@ def reject(referral: Referral, command: Reject, facts: Facts, now: datetime) -> 
             diagnoses=referral.diagnoses,
             quantity=referral.quantity,
             packet=tuple(item.entry() for item in referral.packet),
-            authorization=authorization.carried(now.date()) if authorization else None,
+            authorization=carried,
         )
     )
     return referral

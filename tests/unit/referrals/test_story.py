@@ -252,7 +252,7 @@ def test_a_rejection_opens_a_linked_alternative_with_packet_and_authorization_to
     alternative_id = derived_id("alternative", cases.REFERRAL)
     (told,) = recorded(rejected, ReferralRejected)
     assert isinstance(told, ReferralRejected)
-    assert (told.reason, told.alternative_id) == ("full", alternative_id)
+    assert (told.reason, told.alternative_id, told.authorization_carried) == ("full", alternative_id, True)
     alternative = _alternative_of(rejected)
     assert (alternative.id, alternative.replaces) == (alternative_id, cases.REFERRAL)
     (requested,) = recorded(alternative, ReferralRequested)
@@ -275,6 +275,9 @@ def test_where_all_have_declined_the_alternative_waits_for_another_specialist() 
 
 def test_an_authorization_for_one_specialist_by_name_is_asked_for_anew_for_the_alternative() -> None:
     rejected = _rejected(cases.approved(), performer_id=cases.FIRST)
+    (told,) = recorded(rejected, ReferralRejected)
+    assert isinstance(told, ReferralRejected)
+    assert not told.authorization_carried, "prior_authorization may call the old one off"
     alternative = tell(_alternative_of(rejected), stored=[cases.known(), cases.specialist()])
     assert alternative.state is State.AWAITING_AUTHORIZATION
     assert len(recorded(alternative, AuthorizationRequested)) == 1
