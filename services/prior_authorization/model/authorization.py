@@ -124,7 +124,7 @@ class Authorization(Document):
         State.NO_ACTION: _after(State.NO_ACTION),
         State.DENIED: _after(State.DENIED, State.WITHDRAWN),
         State.APPEALING: _after(State.APPEALING, State.CANCELLING, State.WITHDRAWN),
-        State.DENIED_FINAL: _after(State.DENIED_FINAL),
+        State.DENIED_FINAL: _after(State.DENIED_FINAL) - {State.DENIED, State.APPEALING},
         State.CANCELLED: _after(State.CANCELLED),
         State.CANCELLING: frozenset({State.WITHDRAWN}),
         State.NOT_REQUIRED: frozenset(),

@@ -307,5 +307,3 @@ def _reason(outcome: Outcome) -> str:
     if isinstance(outcome, Answered):
         return NOT_FOUND
     return outcome.reason
-
-

@@ -152,7 +152,8 @@ def _rule(document: Authorization, submission: Submission, ruling: Ruling, now: 
     if known is not None and known.says() == ruling.says():
         if ruling.age > known.age:
             # The payer still says so at a later time: what it says between the two is older news.
-            known.decided_at, known.issued = ruling.decided_at, ruling.issued
+            told = {"decided_at": ruling.decided_at, "issued": ruling.issued}
+            submission.ruling = known.model_copy(update=told)
         return Effect.REPEATED
     if known is not None and ruling.age < known.age:
         _remember(document, ruling)
@@ -258,6 +259,9 @@ def _become(document: Authorization, state: State) -> None:
 
 
 def _remember(document: Authorization, ruling: Ruling) -> None:
-    if any(known.says() == ruling.says() and known.age == ruling.age for known in document.history):
+    """Keep a ruling in the history, unless it is there or repeats the one before it by the payer's dates."""
+    told = [known for known in document.history if known.claim_id == ruling.claim_id and known.age <= ruling.age]
+    before = max(told, key=lambda known: known.age, default=None)
+    if before is not None and before.says() == ruling.says():
         return
     document.history = [*document.history, ruling][-_KEPT_RULINGS:]

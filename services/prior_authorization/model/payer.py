@@ -28,6 +28,7 @@ class Payer(Document):
     """One payer's notifications to us; the id follows from ``payer_id``."""
 
     collection = "payer"
+    indexes = ("payer_id",)
     transitions: ClassVar = {
         PayerState.LISTENING: frozenset({PayerState.SILENT}),
         PayerState.SILENT: frozenset({PayerState.LISTENING}),

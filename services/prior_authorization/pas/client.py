@@ -13,7 +13,7 @@ from urllib.parse import quote
 import httpx
 
 from services.prior_authorization.model.answers import NOT_FOUND, Answered, Rejected, Unreadable
-from services.prior_authorization.model.authorization import Authorization
+from services.prior_authorization.model.authorization import Authorization, Submission
 from services.prior_authorization.model.calling import Outcome
 from services.prior_authorization.model.member import Member
 from services.prior_authorization.pas import reading, requests
@@ -90,12 +90,10 @@ class PayerClient:
     ) -> httpx.Response | Refused | Unanswered:
         url = f"{self._base}/{quote(document.payer_id, safe='')}/fhir/Claim/{operation}"
         content = json.dumps(bundle).encode()
-        return await ask(
-            self._http, "POST", url, attempt=key, timeout=ANSWER_WITHIN, content=content, headers=_HEADERS
-        )
+        return await ask(self._http, "POST", url, attempt=key, timeout=ANSWER_WITHIN, content=content, headers=_HEADERS)
 
 
-def _sent(document: Authorization) -> requests.Submission:
+def _sent(document: Authorization) -> Submission:
     newest = document.newest
     if newest is None:
         raise ValueError("there is no claim")

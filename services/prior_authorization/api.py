@@ -1,0 +1,270 @@
+"""The HTTP side of prior authorization: what coordinators see and do, and what payers notify."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import Path, Query
+from pydantic import BaseModel, ConfigDict, StringConstraints
+
+from services.prior_authorization import fhir
+from services.prior_authorization.model import Authorization, Payer, State
+from services.prior_authorization.model.answers import PayerAnswer, Ruling, Source, Unusable, weigh
+from services.prior_authorization.model.authorization import ITEM, Submission
+from services.prior_authorization.model.deciding import take
+from services.prior_authorization.model.opening import Withdraw, withdraw
+from services.prior_authorization.model.payer import HearPayer, hear, payer_key, worth_noting
+from services.prior_authorization.model.people import (
+    AcceptDenial,
+    Appeal,
+    SendAgain,
+    SettleContradiction,
+    accept_denial,
+    appeal,
+    send_again,
+    settle_contradiction,
+)
+from services.prior_authorization.pas.reading import read_notification
+from shared.kit.api import Call, DocumentId, Reply, Routes
+from shared.kit.auth import Role
+from shared.kit.decisions import Facts
+from shared.kit.errors import Flaw, Invalid, NotFound
+
+READERS = frozenset({Role.COORDINATOR, Role.CLINICIAN, Role.SCHEDULER, Role.AUDITOR, Role.OPERATOR, Role.SERVICE})
+CHASERS = frozenset({Role.COORDINATOR})
+
+PayerId = Annotated[str, Path(pattern=r"^[A-Za-z0-9.-]{1,64}$")]
+Code = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
+Limit = Annotated[int, Query(ge=1, le=200)]
+
+
+class CancelBody(BaseModel):
+    """Why an authorization is called off: a code, never text about a person."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Code = "coordinator"
+
+
+class TakeNotification:
+    """The payer notified of an answer. Not a model: it is decided on, never stored."""
+
+    def __init__(self, answer: PayerAnswer) -> None:
+        self.answer = answer
+
+
+def routes() -> tuple[Routes, ...]:
+    """All routes of this service."""
+    return _authorizations(), _payers(), _fhir()
+
+
+def _authorizations() -> Routes:
+    found = Routes(prefix="/authorizations", tags=("authorizations",))
+
+    @found.get("", roles=READERS)
+    async def worklist(
+        call: Call,
+        state: State | None = None,
+        payer_id: Annotated[str | None, Query(max_length=64)] = None,
+        referral_id: Annotated[str | None, Query(max_length=64)] = None,
+        patient_id: Annotated[str | None, Query(max_length=64)] = None,
+        after: Annotated[str | None, Query(max_length=64)] = None,
+        limit: Limit = 100,
+    ) -> Reply:
+        """The authorizations in a state, of a payer, a referral or a patient, by id; at least one of them is named."""
+        asked = {"state": state, "payer_id": payer_id, "referral_id": referral_id, "patient_id": patient_id}
+        conditions = {name: str(value) for name, value in asked.items() if value is not None}
+        if not conditions:
+            raise Invalid("say which", flaws=[Flaw("state", "is needed, or payer_id, referral_id or patient_id")])
+        page = await call.page(Authorization, conditions, limit=limit, after=after)
+        more = page[-1].id if len(page) == limit else None
+        return Reply(200, {"authorizations": [summary(each) for each in page], "after": more})
+
+    @found.get("/{id}", roles=READERS)
+    async def read(id: DocumentId, call: Call) -> Reply:
+        """One authorization with its claims, rulings and troubles."""
+        document = await call.read(Authorization, id)
+        return call.show(document, view(document))
+
+    @found.post("/{id}/cancel", roles=CHASERS)
+    async def cancel(id: DocumentId, body: CancelBody, call: Call) -> Reply:
+        """Call it off, with the payer where the payer may have it."""
+        return await call.change(Authorization, id, Withdraw(reason=body.reason), withdraw)
+
+    @found.post("/{id}/appeal", roles=CHASERS)
+    async def appeal_denial(id: DocumentId, call: Call) -> Reply:
+        """Appeal the denial that is open."""
+        return await call.change(Authorization, id, Appeal(), appeal)
+
+    @found.post("/{id}/accept-denial", roles=CHASERS)
+    async def accept(id: DocumentId, call: Call) -> Reply:
+        """Let the open denial stand."""
+        return await call.change(Authorization, id, AcceptDenial(), accept_denial)
+
+    @found.post("/{id}/send-again", roles=CHASERS | {Role.OPERATOR})
+    async def resend(id: DocumentId, call: Call) -> Reply:
+        """Send once more what the payer would not take."""
+        return await call.change(Authorization, id, SendAgain(), send_again)
+
+    @found.post("/{id}/settle-contradiction", roles=CHASERS)
+    async def settle(id: DocumentId, call: Call) -> Reply:
+        """A person looked at the payer's contradicting decisions; the state stands."""
+        return await call.change(Authorization, id, SettleContradiction(), settle_contradiction)
+
+    return found
+
+
+def _payers() -> Routes:
+    found = Routes(prefix="/payers", tags=("payers",))
+
+    @found.post("/{payer_id}/notifications", roles={Role.SERVICE})
+    async def notified(payer_id: PayerId, body: dict[str, Any], call: Call) -> Reply:
+        """A PAS subscription notification. Taking the same one again changes nothing.
+
+        404 where it answers no claim that this payer was sent, 422 where it is malformed or cannot be used: nothing is
+        changed then, and the payer's own retry or our next inquiry brings it again.
+        """
+        notification = read_notification(body)
+        known = [await _addressed(call, payer_id, answer, place) for place, answer in enumerate(notification.answers)]
+        for document, answer in known:
+            _refuse_unusable(document, answer, call.now)
+        for document, answer in known:
+            await call.change(Authorization, document.id, TakeNotification(answer), take_notification)
+        await _hear(call, payer_id, active=notification.active)
+        return Reply(200, {"taken": [document.id for document, _ in known]})
+
+    return found
+
+
+def _fhir() -> Routes:
+    found = Routes(prefix="/fhir", tags=("fhir",))
+
+    @found.get("/ClaimResponse/{id}", roles=READERS)
+    async def claim_response(id: DocumentId, call: Call) -> Reply:
+        """The authorization as a FHIR R4 ClaimResponse."""
+        document = await call.read(Authorization, id)
+        return call.show(document, fhir.claim_response(document))
+
+    return found
+
+
+def take_notification(document: Authorization, command: TakeNotification, facts: Facts, now: datetime) -> Authorization:
+    """Fold a notified answer onto the authorization."""
+    take(document, command.answer, Source.NOTIFICATION, now)
+    return document
+
+
+async def _addressed(call: Call, payer_id: str, answer: PayerAnswer, place: int) -> tuple[Authorization, PayerAnswer]:
+    """The authorization that an answer is about. Raises NotFound where this payer was sent no such claim."""
+    for claim in answer.claims:
+        for field in ("claim_id", "appeal_id"):
+            for document in await call.find(Authorization, field, claim, limit=2):
+                if document.payer_id == payer_id:
+                    return document, answer
+    path = f"Bundle.entry[{place + 1}].resource.request"
+    raise NotFound("this payer was sent no such claim", flaws=[Flaw(path, "names no claim of ours")])
+
+
+def _refuse_unusable(document: Authorization, answer: PayerAnswer, now: datetime) -> None:
+    """Tell the payer what is wrong with an answer, before anything is changed. Raises Invalid."""
+    submission = document.submission(answer.claims)
+    if submission is None:
+        raise NotFound("this payer was sent no such claim")
+    weighed = weigh(answer, submission.id, {ITEM}, Source.NOTIFICATION, now)
+    if isinstance(weighed, Unusable):
+        raise Invalid("The answer cannot be used", flaws=[Flaw("ClaimResponse", weighed.reason)])
+
+
+async def _hear(call: Call, payer_id: str, *, active: bool) -> None:
+    """Note the sign of life; only of payers that were ever asked anything, so that strangers leave nothing behind."""
+    if not await call.find(Authorization, "payer_id", payer_id, limit=1):
+        return
+    key = payer_key(payer_id)
+    command = HearPayer(payer_id, active)
+    heard = await call.find(Payer, "payer_id", payer_id, limit=1)
+    if worth_noting(heard[0] if heard else None, command, call.now):
+        await call.put(Payer, key, command, hear, answer=lambda payer: {"state": payer.state})
+
+
+# -- what is shown --------------------------------------------------------------------------------------------------
+
+
+def summary(document: Authorization) -> dict[str, Any]:
+    """One line of a worklist."""
+    ruling = document.current
+    return {
+        "id": document.id,
+        "referral_id": document.referral_id,
+        "patient_id": document.patient_id,
+        "payer_id": document.payer_id,
+        "state": document.state,
+        "action": ruling.action if ruling else None,
+        "number": ruling.number if ruling else None,
+        "wait": _wait(document),
+        "contradicted": bool(document.contradictions),
+        "version": document.version,
+    }
+
+
+def view(document: Authorization) -> dict[str, Any]:
+    """All that people need to chase it: ids and codes only."""
+    return {
+        **summary(document),
+        "service": document.service.model_dump(),
+        "units_requested": document.quantity,
+        "expedited": document.expedited,
+        "requested_at": _text(document.requested_at),
+        "rule": document.terms.why,
+        "appeal": document.terms.appeal,
+        "ruling": _ruling(document.current) if document.current else None,
+        "claims": [_claim(submission) for submission in document.submissions],
+        "history": [_ruling(ruling) for ruling in document.history],
+        "contradictions": [_ruling(ruling) for ruling in document.contradictions],
+        "troubles": [{"reason": t.reason, "source": t.source, "at": _text(t.at)} for t in document.troubles],
+        "polled_at": _text(document.polled_at),
+    }
+
+
+def _wait(document: Authorization) -> dict[str, Any] | None:
+    wait = document.wait
+    if wait is None:
+        return None
+    return {
+        "owner": wait.owner,
+        "reason": wait.reason,
+        "since": _text(wait.since),
+        "deadline": _text(wait.deadline),
+        "escalated_at": _text(wait.escalated_at),
+    }
+
+
+def _claim(submission: Submission) -> dict[str, Any]:
+    return {
+        "id": submission.id,
+        "kind": submission.kind,
+        "level": submission.level,
+        "prior": submission.prior,
+        "opened_at": _text(submission.opened_at),
+        "received_at": _text(submission.received_at),
+        "action": submission.ruling.action if submission.ruling else None,
+    }
+
+
+def _ruling(ruling: Ruling) -> dict[str, Any]:
+    return {
+        "claim_id": ruling.claim_id,
+        "action": ruling.action,
+        "number": ruling.number,
+        "valid_from": ruling.valid_from.isoformat() if ruling.valid_from else None,
+        "valid_to": ruling.valid_to.isoformat() if ruling.valid_to else None,
+        "units_granted": ruling.units,
+        "reasons": list(ruling.reasons),
+        "decided_at": _text(ruling.decided_at),
+        "source": ruling.source,
+        "taken_at": _text(ruling.taken_at),
+    }
+
+
+def _text(at: datetime | None) -> str | None:
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z") if at else None

@@ -1,0 +1,61 @@
+"""Which events prior authorization reacts to, and the decision each leads to.
+
+The member is asked for after the authorization was written (``MemberWanted``, its own event) and announces itself after
+it was written (``MemberKnown``): whichever write comes second sees the first, so no authorization misses its member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+from services.prior_authorization.model import Authorization, Member, RuleBook, State, authorization_id
+from services.prior_authorization.model.member import learn
+from services.prior_authorization.model.opening import WITHDRAWABLE, consider_member, referral_ended, request
+from shared.contracts.intake import PersonChanged
+from shared.contracts.prior_authorization import MemberKnown, MemberWanted
+from shared.contracts.referrals import (
+    AuthorizationRequested,
+    ReferralCancelled,
+    ReferralEvent,
+    ReferralFailed,
+    ReferralRejected,
+)
+from shared.kit.decisions import Ref, Want
+from shared.kit.reactions import Field, Reactions, on
+
+_WAITING = {State.AWAITING_MEMBER}
+
+
+def reactions(rules: RuleBook) -> tuple[Reactions, ...]:
+    """The reaction tables under these rules."""
+    return (
+        Reactions(
+            Authorization,
+            on(AuthorizationRequested, _of_referral, partial(request, rules), creates=True),
+            on(MemberWanted, _of_wish, partial(consider_member, rules), when=_WAITING, wants=_member),
+            on(
+                MemberKnown,
+                Field("patient_id", lambda event: event.patient_id),
+                partial(consider_member, rules),
+                when=_WAITING,
+                wants=_member,
+            ),
+            on(ReferralCancelled, _of_referral, referral_ended, when=WITHDRAWABLE),
+            on(ReferralFailed, _of_referral, referral_ended, when=WITHDRAWABLE),
+            on(ReferralRejected, _of_referral, referral_ended, when=WITHDRAWABLE),
+        ),
+        Reactions(Member, on(PersonChanged, lambda event: (event.patient_id,), learn, creates=True)),
+    )
+
+
+def _of_referral(event: ReferralEvent) -> Iterable[str]:
+    return (authorization_id(event.referral_id),)
+
+
+def _of_wish(event: MemberWanted) -> Iterable[str]:
+    return (event.authorization_id,)
+
+
+def _member(event: MemberWanted | MemberKnown, document: Authorization | None) -> Iterable[Want]:
+    return (Ref(Member, event.patient_id),)

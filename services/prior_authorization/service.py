@@ -1,0 +1,46 @@
+"""Wires prior authorization together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+from pydantic import Field
+
+from services.prior_authorization.api import routes
+from services.prior_authorization.jobs import jobs
+from services.prior_authorization.model import Authorization, Member, Payer, RuleBook
+from services.prior_authorization.pas.client import PayerClient
+from services.prior_authorization.pas.requests import Requestor
+from services.prior_authorization.reactions import reactions
+from shared.kit.service import Service
+from shared.kit.settings import KitSettings
+
+SHIPPED_RULES = Path(__file__).with_name("rules.toml")
+
+
+class Settings(KitSettings):
+    """What prior authorization needs beside the kit's settings."""
+
+    payer_url: str = Field("http://127.0.0.1:8090", description="payers are at {payer_url}/{payer_id}/fhir")
+    prior_authorization_rules: Path = Field(SHIPPED_RULES, description="the rules file, TOML")
+    requestor_name: str = Field("CareRelay Coordination", description="the organization that asks payers")
+    requestor_npi: str = Field("1234567893", pattern=r"^\d{10}$", description="its National Provider Identifier")
+
+
+def rules_of(settings: Settings) -> RuleBook:
+    """The rules that the settings name. Raises RulesError where they cannot be used, OSError where they are missing."""
+    return RuleBook.parse(settings.prior_authorization_rules.read_text(encoding="utf-8"))
+
+
+def build(settings: Settings, http: httpx.AsyncClient) -> Service:
+    """Prior authorization's documents, reactions, jobs and routes; payers are called through ``http``."""
+    requestor = Requestor(settings.requestor_name, settings.requestor_npi)
+    client = PayerClient(http, settings.payer_url, requestor)
+    return Service(
+        name="prior_authorization",
+        documents=(Authorization, Member, Payer),
+        reactions=reactions(rules_of(settings)),
+        jobs=jobs(client),
+        routes=routes(),
+    )

@@ -1,0 +1,95 @@
+"""Whether approval is needed, and on what terms, follows from the rules file alone."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+
+from services.prior_authorization.model.rules import AppealPolicy, RuleBook, RulesError
+from shared.contracts.base import Coding
+from tests.unit.prior_authorization.cases import CONSULT, CPT, OFFICE_VISIT, SNOMED, shipped
+
+DAY = date(2026, 3, 2)
+
+
+def assess(book: RuleBook, service: Coding, *, payer: str = "acme", plan: str | None = None, on: date = DAY) -> str:
+    return book.assess(payer, plan, service, on=on, expedited=False).why
+
+
+@pytest.mark.parametrize(
+    ("service", "why", "needed"),
+    [
+        (OFFICE_VISIT, "office-visits-need-none", False),
+        (Coding(system=CPT, code="99202"), "office-visits-need-none", False),
+        (Coding(system=CPT, code="99215"), "office-visits-need-none", False),
+        (Coding(system=CPT, code="99216"), "default", True),
+        (Coding(system=SNOMED, code="99213"), "default", True),
+        (Coding(system=SNOMED, code="385805005"), "diabetes-education-needs-none", False),
+        (Coding(system=SNOMED, code="103696004"), "default", True),
+        (Coding(system="urn:any", code="SBX-NOAUTH-7"), "sandbox-needs-none", False),
+        (CONSULT, "default", True),
+    ],
+)
+def test_the_shipped_rules_say_by_service_code_what_needs_no_approval(service: Coding, why: str, needed: bool) -> None:
+    terms = shipped().assess("any-payer", None, service, on=DAY, expedited=False)
+    assert (terms.why, terms.needed) == (why, needed)
+
+
+def test_a_range_covers_codes_of_its_own_length_only() -> None:
+    book = RuleBook.parse('[[rules]]\nwhy = "r"\nneeded = false\ncodes = ["100..200"]\n')
+    assert assess(book, Coding(system="s", code="150")) == "r"
+    assert assess(book, Coding(system="s", code="1500")) == "default"
+
+
+def test_the_first_rule_that_matches_payer_plan_and_date_decides() -> None:
+    book = RuleBook.parse(
+        """
+        [[rules]]
+        why = "gold plan"
+        payer = "acme"
+        plan = "gold"
+        needed = false
+        from = 2026-01-01
+        until = 2026-07-01
+        [[rules]]
+        why = "acme"
+        payer = "acme"
+        needed = true
+        """
+    )
+    assert assess(book, CONSULT, plan="gold") == "gold plan"
+    assert assess(book, CONSULT, plan="gold", on=date(2025, 12, 31)) == "acme"
+    assert assess(book, CONSULT, plan="gold", on=date(2026, 7, 1)) == "acme"
+    assert assess(book, CONSULT, plan=None) == "acme"
+    assert assess(book, CONSULT, payer="other") == "default"
+
+
+@pytest.mark.parametrize(
+    ("on", "expedited", "hours"),
+    [(date(2025, 12, 31), False, 336), (date(2026, 1, 1), False, 168), (date(2026, 1, 1), True, 72)],
+)
+def test_since_2026_a_payer_has_seven_days_and_for_the_urgent_72_hours(on: date, expedited: bool, hours: int) -> None:
+    assert shipped().assess("any", None, CONSULT, on=on, expedited=expedited).decision_hours == hours
+
+
+def test_terms_of_a_named_payer_come_before_those_for_all() -> None:
+    for_all, for_acme = '[[payers]]\nappeal = "automatic"\n', '[[payers]]\npayer = "acme"\nappeal = "none"\n'
+    book = RuleBook.parse(for_all + for_acme)
+    assert book.assess("acme", None, CONSULT, on=DAY, expedited=False).appeal is AppealPolicy.NONE
+    assert book.assess("other", None, CONSULT, on=DAY, expedited=False).appeal is AppealPolicy.AUTOMATIC
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("[[rules]\n", "TOML"),
+        ('[[rules]]\nwhy = "x"\n', "rules.0.needed"),
+        ('[[payers]]\ntimezone = "Mars/Olympus"\n', "payers.0.timezone"),
+        ('[[payers]]\nappeal = "sometimes"\n', "payers.0.appeal"),
+        ('[[rules]]\nwhy = "x"\nneeded = true\ncolour = "red"\n', "rules.0.colour"),
+    ],
+)
+def test_a_rules_file_that_cannot_be_used_says_where(text: str, place: str) -> None:
+    with pytest.raises(RulesError, match=place):
+        RuleBook.parse(text)
