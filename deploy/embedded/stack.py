@@ -35,10 +35,10 @@ DEFAULT_FOLDER = ROOT / ".data" / "embedded"
 FOUNDATION = ("broker", "store")
 """The programs that everything else stands on; tests of the kit need no more."""
 
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 """How long a group of processes may take to become ready, on a laptop that is busy with other things."""
 
-STOP_SECONDS = 45.0
+STOP_SECONDS = 90.0
 """How long the whole stack may take to stop in good order before it is killed."""
 
 _KEEPER = Path(__file__).with_name("keeper.py")
