@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -656,3 +657,84 @@ async def test_the_journal_holds_each_fact_in_the_order_in_which_it_came(tmp_pat
     assert told == ["eligibility", "claim", "ruling", "duplicate", "ruling", "inquiry"]
     assert [line["action"] for line in lines if line["what"] == "ruling"] == ["A4", "A1"]
     assert lines[4]["at"] == "2026-03-03T17:00:00.000Z"
+
+
+# -- corners --------------------------------------------------------------------------------------------------------
+
+
+async def test_faults_of_a_member_count_anew_after_a_new_script(world: World) -> None:
+    order = {"member_id": "M-1", "words": "BUSY"}
+    for _ in range(2):
+        await world.http.post("/control/script", json=order)
+        assert [(await world.submit("a1", "M-1")).status_code for _ in range(3)] == [429, 429, 200]
+
+
+@pytest.mark.parametrize("member", ["SBX-MODIFY-1", "SBX-PARTIAL-1"])
+async def test_one_unit_is_never_halved_to_none(world: World, member: str) -> None:
+    await world.submit("a1", member, units=1)
+    assert (await world.authorization())["current"]["units_granted"] == 1
+
+
+def two_items(second: Json) -> Json:
+    body = bundle("a1", "M-1")
+    items = body["entry"][0]["resource"]["item"]
+    items.append({**items[0], **second})
+    return body
+
+
+async def test_every_item_is_answered_under_its_own_sequence(world: World) -> None:
+    answer = await world.http.post(SUBMIT, json=two_items({"sequence": 7, "quantity": {"value": 3}}))
+    assert [item["itemSequence"] for item in response_of(answer.json())["item"]] == [1, 7]
+    assert (await world.authorization())["current"]["units_granted"] == 7
+
+
+async def test_items_that_cannot_be_told_apart_or_ask_for_different_things_are_refused(world: World) -> None:
+    other = bundle("a1", "M-1", certification="S")["entry"][0]["resource"]["item"][0]
+    for second in ({"sequence": 1}, {"sequence": 2, "extension": other["extension"]}):
+        refused = await world.http.post(SUBMIT, json=two_items(second))
+        assert refused.status_code == 422
+        assert "Bundle.entry[0].resource.item" in paths_of(refused.json())
+
+
+async def test_a_claim_that_is_not_active_is_refused(world: World) -> None:
+    refused = await world.http.post(SUBMIT, json=changed(bundle("a1", "M-1"), "draft", *_CLAIM, "status"))
+    assert paths_of(refused.json()) == ["Bundle.entry[0].resource.status"]
+
+
+async def test_an_inquiry_may_name_the_authorization_number_alone(world: World) -> None:
+    number = response_of((await world.submit("a1", "M-1")).json())["preAuthRef"]
+    inquiry = bundle("unheard-of", "M-1")
+    item = inquiry["entry"][0]["resource"]["item"][0]
+    url = item["extension"][0]["url"].replace("certificationType", "authorizationNumber")
+    item["extension"].append({"url": url, "valueString": number})
+    assert response_of((await world.http.post(INQUIRE, json=inquiry)).json())["preAuthRef"] == number
+
+
+async def test_a_coverage_may_be_contained_in_the_claim(world: World) -> None:
+    body = bundle("a1", "SBX-DENY-1")
+    coverage = body["entry"].pop(3)["resource"]
+    claim = body["entry"][0]["resource"]
+    claim["contained"], claim["insurance"][0]["coverage"] = [coverage], {"reference": "#c"}
+    assert action_of((await world.http.post(SUBMIT, json=body)).json()) == "A3"
+
+
+async def test_a_notification_that_was_cut_off_in_flight_is_sent_again() -> None:
+    clock, reached = frozen(), asyncio.Event()
+
+    async def hang(request: httpx.Request) -> httpx.Response:
+        reached.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    http = httpx.AsyncClient(transport=httpx.MockTransport(hang))
+    payer = Payer(now=clock.now, http=http, notify_url="http://authorizations.test/")
+    async with client(payer.app) as caller:
+        await caller.post(SUBMIT, json=bundle("a1", "SBX-PEND-NOTIFY-1"))
+    clock.advance(5 * HOUR)
+    tick = asyncio.create_task(payer.tick())
+    await reached.wait()
+    assert payer.next_due() is None
+    tick.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await tick
+    assert payer.next_due() == clock.now() + timedelta(seconds=5)
