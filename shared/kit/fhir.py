@@ -30,6 +30,7 @@ ORDER_INTENTS = frozenset({"order", "original-order", "reflex-order", "filler-or
 """``order`` and all codes under it in FHIR R4's request-intent hierarchy: each authorizes somebody to act."""
 
 BUNDLE_TYPES = frozenset({"transaction", "batch", "collection"})
+MAX_INTEGER = 2**31 - 1
 MAX_NESTING = 4
 """How deep Bundles may hold Bundles. MADiE and Bonnie export a Bundle in a Bundle; nothing known goes deeper."""
 
@@ -45,6 +46,8 @@ _URN = re.compile(
 )
 _CONDITIONAL = re.compile(r"[A-Z][A-Za-z]{1,63}\?\S+")
 _FULL_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""JSON can spell halves of characters that no store and no wire can carry."""
 _QUOTED = re.compile(r"'([A-Za-z]+)'")
 
 _REASONS = {
@@ -52,6 +55,7 @@ _REASONS = {
     "model_field_validation.missing": "is required",
     "extra_forbidden": "is not a FHIR R4 element here",
     "string_type": "must be a string",
+    "string_unicode": "is not valid Unicode",
     "list_type": "must be a list",
     "model_type": "must be an object",
     "dict_type": "must be an object",
@@ -277,6 +281,8 @@ class Element:
             return None
         if not isinstance(value, str):
             raise self.flaw(name, "must be a string")
+        if _SURROGATE.search(value):
+            raise self.flaw(name, "is not valid Unicode")
         return value.strip() or None
 
     def texts(self, name: str) -> tuple[str, ...]:
@@ -296,10 +302,12 @@ class Element:
         return value
 
     def whole(self, name: str) -> int | None:
-        """An integer."""
+        """An integer, which FHIR R4 gives 32 bits."""
         value = self.raw.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-            raise self.flaw(name, "must be a whole number")
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or not -MAX_INTEGER <= value <= MAX_INTEGER:
+            raise self.flaw(name, "must be a whole number of 32 bits")
         return value
 
     def day(self, name: str) -> date | None:
@@ -537,7 +545,8 @@ class _Reading:
         """Read one Bundle's entries, and those of Bundles inside, in order."""
         if not isinstance(raw, Mapping) or raw.get("resourceType") != "Bundle":
             return self.flaws.add(f"{path}.resourceType", "must be Bundle")
-        if raw.get("type") not in BUNDLE_TYPES:
+        type_ = raw.get("type")
+        if not isinstance(type_, str) or type_ not in BUNDLE_TYPES:
             return self.flaws.add(f"{path}.type", "must be transaction, batch or collection")
         listed = raw.get("entry")
         if not isinstance(listed, list) or not listed:
@@ -551,7 +560,7 @@ class _Reading:
             return self.flaws.add(path, "must be an object")
         request = item.get("request")
         method = request.get("method") if isinstance(request, Mapping) else None
-        if method not in (None, "POST", "PUT"):
+        if method is not None and method not in ("POST", "PUT"):
             # Taking the rest in and leaving this out would look like success.
             return self.flaws.add(f"{path}.request.method", "must be POST or PUT")
         full_url = item.get("fullUrl")

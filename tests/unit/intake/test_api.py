@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -178,6 +179,7 @@ class TestRefusing:
             ({"gender": CANARY}, "gender"),
             ({"timezone": CANARY}, "timezone"),
             ({"language": "??"}, "language"),
+            ({"family": "\ud800"}, "family"),
             ({"coverage": {"payer_id": "a/b"}}, "coverage.payer_id"),
             ({"conditions": [{}]}, "conditions[0]"),
             ({CANARY: 1}, "(unknown field)"),
@@ -186,7 +188,9 @@ class TestRefusing:
     async def test_a_wrong_field_of_json_is_named_without_its_value(
         self, world: World, change: dict[str, Any], path: str
     ) -> None:
-        response = await world.register({**WHOLE, **change})
+        headers = {**world.harness.key(), "Content-Type": "application/json"}
+        content = json.dumps({**WHOLE, **change})
+        response = await world.coordinator.post("/registrations", content=content, headers=headers)
         assert response.status_code == 422
         assert path in errors(response)
         assert CANARY not in response.text

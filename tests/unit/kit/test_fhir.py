@@ -137,8 +137,16 @@ class TestElements:
         assert self.view(at=text).moment("at") == at
 
     def test_a_wrong_type_is_refused_at_its_path(self) -> None:
-        view = self.view(a=1, b="x", c=[1], d="true")
-        for read in (lambda: view.text("a"), lambda: view.all("b"), lambda: view.texts("c"), lambda: view.flag("d")):
+        view = self.view(a=1, b="x", c=[1], d="true", e=10**30, f="\ud800")
+        reads = (
+            lambda: view.text("a"),
+            lambda: view.all("b"),
+            lambda: view.texts("c"),
+            lambda: view.flag("d"),
+            lambda: view.whole("e"),
+            lambda: view.text("f"),
+        )
+        for read in reads:
             with pytest.raises(Invalid) as refused:
                 read()
             assert refused.value.flaws[0].path.startswith("Thing.")
@@ -259,6 +267,7 @@ class TestBundles:
             ([], "Bundle.resourceType"),
             (PATIENT, "Bundle.resourceType"),
             (bundle(entry(PATIENT), type="searchset"), "Bundle.type"),
+            ({**bundle(entry(PATIENT)), "type": ["transaction"]}, "Bundle.type"),
             (bundle(), "Bundle.entry"),
             ({"resourceType": "Bundle", "type": "transaction", "entry": {}}, "Bundle.entry"),
             (bundle(entry(PATIENT), {"fullUrl": "x"}), "Bundle.entry[1].resource"),
