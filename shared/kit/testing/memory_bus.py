@@ -26,6 +26,7 @@ class _Group:
     members: list[MemoryBus] = field(default_factory=list)
     committed: dict[tuple[str, int], int] = field(default_factory=dict)
     generation: int = 0
+    topics: set[str] = field(default_factory=set)
 
 
 class MemoryBroker:
@@ -66,9 +67,8 @@ class MemoryBroker:
     def lag(self) -> int:
         """How many records wait to be read and committed, over all groups."""
         waiting = 0
-        for name, group in self.groups.items():
-            topics = {t for member in group.members for t in member.topics_of(name)}
-            for topic in topics:
+        for group in self.groups.values():
+            for topic in group.topics:
                 for partition, log in enumerate(self.topic(topic)):
                     waiting += len(log) - group.committed.get((topic, partition), 0)
         return waiting
@@ -148,6 +148,7 @@ class MemoryBus:
         for name in self._subscriptions:
             group = self.broker.groups.setdefault(name, _Group())
             group.members.append(self)
+            group.topics.update(self.topics_of(name))
             group.generation += 1
             if self._running:
                 self._tasks.append(asyncio.ensure_future(self._read(name)))

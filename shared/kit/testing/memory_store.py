@@ -17,10 +17,38 @@ async def _open(_: str) -> None:
     return None
 
 
-class MemoryStore:
-    """Collections of BSON texts by id. What is read back is a copy, as from a server."""
+class Collection:
+    """Documents as BSON texts by id, and beside them the fields that are indexed."""
 
-    def __init__(self, collections: dict[str, dict[str, bytes]] | None = None, *, gate: Gate = _open) -> None:
+    def __init__(self) -> None:
+        self.texts: dict[str, bytes] = {}
+        self.heads: dict[str, Found] = {}
+        self.indexed: set[str] = {"_id"}
+
+    def index(self, fields: Sequence[str]) -> None:
+        """Keep these fields at hand."""
+        if not self.indexed.issuperset(fields):
+            self.indexed.update(fields)
+            self.heads = {id: self._head(decode(text)) for id, text in self.texts.items()}
+
+    def put(self, document: Mapping[str, Any]) -> None:
+        """Store a document. Raises Unstorable."""
+        text = encode(document)
+        self.texts[document["_id"]] = text
+        self.heads[document["_id"]] = self._head(document)
+
+    def get(self, id: str) -> Found:
+        """A copy of a document."""
+        return decode(self.texts[id])
+
+    def _head(self, document: Mapping[str, Any]) -> Found:
+        return {name: document[name] for name in self.indexed if name in document}
+
+
+class MemoryStore:
+    """A database in memory. What is read back is a copy, as from a server."""
+
+    def __init__(self, collections: dict[str, Collection] | None = None, *, gate: Gate = _open) -> None:
         self.collections = {} if collections is None else collections
         self._gate = gate
 
@@ -28,15 +56,25 @@ class MemoryStore:
         """Another client's view of the same server, with a gate of its own."""
         return MemoryStore(self.collections, gate=gate)
 
+    def times(self, collection: str, field: str) -> dict[str, datetime]:
+        """The documents' times in an indexed field, read past every gate; for whoever drives a simulation."""
+        return {id: head[field] for id, head in self._of(collection).heads.items() if field in head}
+
+    def _of(self, collection: str) -> Collection:
+        found = self.collections.get(collection)
+        if found is None:
+            found = self.collections[collection] = Collection()
+        return found
+
     async def ensure(self, collection: str, indexes: Sequence[Index]) -> None:
-        """Nothing to do: every query reads all."""
-        self.collections.setdefault(collection, {})
+        """Keep the indexed fields at hand."""
+        self._of(collection).index([name for index in indexes for name in index.fields])
 
     async def load(self, collection: str, ids: Sequence[str]) -> list[Found]:
         """The documents with these ids."""
         await self._gate("store.load")
-        stored = self.collections.setdefault(collection, {})
-        return [decode(stored[id]) for id in dict.fromkeys(ids) if id in stored]
+        stored = self._of(collection)
+        return [stored.get(id) for id in dict.fromkeys(ids) if id in stored.texts]
 
     async def find(
         self,
@@ -49,16 +87,18 @@ class MemoryStore:
     ) -> list[Found]:
         """Documents that meet the conditions, ascending by ``sort``."""
         await self._gate("store.find")
-        found = [
-            document
-            for raw in self.collections.setdefault(collection, {}).values()
-            if meets(document := decode(raw), conditions)
-        ]
+        stored = self._of(collection)
+        indexed = stored.indexed.issuperset({*conditions, sort})
+        source = stored.heads.values() if indexed else [decode(text) for text in stored.texts.values()]
+        found = [document for document in source if meets(document, conditions)]
         found.sort(key=lambda document: (document.get(sort) is not None, document.get(sort), document["_id"]))
-        if fields is not None:
-            kept = ("_id", *fields)
-            found = [{name: document[name] for name in kept if name in document} for document in found]
-        return found[:limit]
+        found = found[:limit]
+        if fields is None:
+            return [stored.get(document["_id"]) for document in found]
+        kept = ("_id", *fields)
+        if not stored.indexed.issuperset(kept):
+            found = [stored.get(document["_id"]) for document in found]
+        return [{name: document[name] for name in kept if name in document} for document in found]
 
     async def count(self, collection: str, conditions: Conditions) -> int:
         """How many documents meet the conditions."""
@@ -67,28 +107,22 @@ class MemoryStore:
     async def write(self, collection: str, writes: Sequence[Write]) -> list[Outcome | Unstorable]:
         """Do all writes; each wins, loses, or cannot be stored."""
         await self._gate("store.write")
-        stored = self.collections.setdefault(collection, {})
+        stored = self._of(collection)
         outcomes = [self._write_one(stored, write) for write in writes]
         await self._gate("store.written")
         return outcomes
 
-    def _write_one(self, stored: dict[str, bytes], write: Write) -> Outcome | Unstorable:
+    def _write_one(self, stored: Collection, write: Write) -> Outcome | Unstorable:
         try:
             if write.expected is None:
-                raw = encode({"_id": write.id, **write.set, "outbox": list(write.push)})
-            else:
-                encode(write.set)
-                encode({"push": list(write.push)})
+                return self._insert(stored, write)
+            encode(write.set)
+            encode({"push": list(write.push)})
         except Unstorable as refusal:
             return refusal
-        if write.expected is None:
-            if write.id in stored:
-                return Outcome.LOST
-            stored[write.id] = raw
-            return Outcome.WON
-        if write.id not in stored:
+        if write.id not in stored.texts:
             return Outcome.LOST
-        document = decode(stored[write.id])
+        document = stored.get(write.id)
         if document["version"] != write.expected:
             return Outcome.LOST
         if write.epoch is not None and document["epoch"] > write.epoch:
@@ -98,40 +132,49 @@ class MemoryStore:
             if name in document and document[name] is None:
                 del document[name]
         document["outbox"] = [*document["outbox"], *write.push]
-        stored[write.id] = encode(document)
+        stored.put(document)
+        return Outcome.WON
+
+    def _insert(self, stored: Collection, write: Write) -> Outcome:
+        document = {"_id": write.id, **write.set, "outbox": list(write.push)}
+        encode(document)
+        if write.id in stored.texts:
+            return Outcome.LOST
+        stored.put(document)
         return Outcome.WON
 
     async def sent(self, collection: str, published: Sequence[tuple[str, int]]) -> None:
         """Take published events out of the outboxes."""
         await self._gate("store.sent")
-        stored = self.collections.setdefault(collection, {})
+        stored = self._of(collection)
         for id, upto in published:
-            if id not in stored:
+            if id not in stored.texts:
                 continue
-            document = decode(stored[id])
+            document = stored.get(id)
             document["outbox"] = [entry for entry in document["outbox"] if entry["sequence"] > upto]
             if not document["outbox"] and document["sequence"] == upto:
                 document.pop("unsent", None)
-            stored[id] = encode(document)
+            stored.put(document)
 
     async def stamp(self, collection: str, slots: Mapping[int, int], until: datetime) -> None:
         """Raise the epoch of each slot's documents that are due until ``until``."""
         await self._gate("store.stamp")
-        stored = self.collections.setdefault(collection, {})
-        for id, raw in stored.items():
-            document = decode(raw)
-            epoch = slots.get(document.get("slot", -1))
-            due = document.get("due")
-            if epoch is not None and due is not None and due <= until and document["epoch"] < epoch:
-                document["epoch"] = epoch
-                stored[id] = encode(document)
+        stored = self._of(collection)
+        for id, head in list(stored.heads.items()):
+            due = head.get("due")
+            if due is None or due > until or head["slot"] not in slots:
+                continue
+            document = stored.get(id)
+            if document["epoch"] < slots[document["slot"]]:
+                document["epoch"] = slots[document["slot"]]
+                stored.put(document)
 
     async def append(self, collection: str, entries: Sequence[Mapping[str, Any]]) -> None:
         """Add entries that are never changed."""
         await self._gate("store.append")
-        stored = self.collections.setdefault(collection, {})
+        stored = self._of(collection)
         for entry in entries:
-            stored[f"{len(stored):09d}"] = encode({"_id": f"{len(stored):09d}", **entry})
+            stored.put({"_id": f"{len(stored.texts):09d}", **entry})
 
     async def ping(self) -> None:
         """Return if the store answers."""

@@ -1,0 +1,411 @@
+"""A world in one process: services on an in-memory store and bus, stepped by a seed, with crashes wherever it likes.
+
+Nothing here runs by itself. A seed chooses which actor takes its next step: a process's publisher, one of its
+consumer groups, one of its due workers, its lease, its sweep, or somebody outside. At every gate (each call of store
+and bus, before and after) it may have the call fail, crash the process, let another actor step in between, or freeze
+the process while time passes, so that it goes on as a zombie.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+
+from shared.kit.bus.port import Message
+from shared.kit.chassis import Chassis
+from shared.kit.clock import FrozenClock
+from shared.kit.duework import DueWorker
+from shared.kit.service import Service
+from shared.kit.settings import KitSettings
+from shared.kit.store.port import StoreUnavailable
+from shared.kit.telemetry import Telemetry
+from shared.kit.testing.memory_bus import MemoryBroker, MemoryBus
+from shared.kit.testing.memory_store import MemoryStore
+from shared.kit.testing.tokens import AUDIENCE, ISSUER, JWKS_URL, TestIssuer
+
+START = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
+LEASE = 10.0
+
+
+class Crash(BaseException):
+    """The process is gone, in the middle of whatever it did."""
+
+
+@dataclass(frozen=True)
+class Faults:
+    """How likely what goes wrong is, at each gate."""
+
+    crash: float = 0.004
+    store_before: float = 0.005
+    store_after: float = 0.005
+    publish: float = 0.02
+    interleave: float = 0.08
+    freeze: float = 0.002
+    rewind: float = 0.01
+    http_refused: float = 0.03
+    http_lost: float = 0.03
+
+    @classmethod
+    def none(cls) -> Faults:
+        """Nothing goes wrong."""
+        return cls(0, 0, 0, 0, 0, 0, 0, 0, 0)
+
+
+@dataclass
+class Process:
+    """One incarnation of a process of a service."""
+
+    service: str
+    number: int
+    chassis: Chassis
+    bus: MemoryBus
+    dead: bool = False
+    busy: set[str] = field(default_factory=set)
+
+    @property
+    def name(self) -> str:
+        return f"{self.service}-{self.number}"
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Something that can take a step."""
+
+    process: Process | None
+    kind: str
+    name: str
+    step: Callable[[], Awaitable[int]]
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A service as the world runs it."""
+
+    name: str
+    settings: KitSettings
+    build: Callable[[Any, httpx.AsyncClient], Service]
+    processes: int = 2
+
+
+Outside = Callable[[httpx.Request], Awaitable[httpx.Response]]
+
+
+class World:
+    """Everything that a seed plays with."""
+
+    def __init__(
+        self,
+        seed: int,
+        services: Sequence[Declared],
+        *,
+        faults: Faults | None = None,
+        at: datetime = START,
+        telemetry: Callable[[str], Telemetry] = lambda name: Telemetry.quiet(),
+        partitions: int = 3,
+    ) -> None:
+        self.seed = seed
+        self.random = random.Random(seed)
+        self.faults = faults or Faults()
+        self.calm = False
+        self.clock = FrozenClock(at)
+        self.broker = MemoryBroker(partitions)
+        self.issuer = TestIssuer()
+        self.declared = {each.name: each for each in services}
+        self.stores: dict[str, MemoryStore] = {each.name: MemoryStore() for each in services}
+        self.processes: list[Process] = []
+        self.hosts: dict[str, httpx.AsyncBaseTransport] = {}
+        self.others: list[Actor] = []
+        self.gates: Counter[str] = Counter()
+        self.crashed_at: Counter[str] = Counter()
+        self.steps = 0
+        self._depth = 0
+        self._busy: set[str] = set()
+        self._numbers = 0
+        self._telemetry = telemetry
+
+    # -- processes ------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start every service's processes."""
+        for declared in self.declared.values():
+            for _ in range(declared.processes):
+                await self.spawn(declared)
+
+    async def spawn(self, declared: Declared) -> Process:
+        """Start one process of a service."""
+        self._numbers += 1
+        number = self._numbers
+        holder: list[Process] = []
+
+        async def gate(name: str) -> None:
+            if holder:
+                await self._gate(holder[0], name)
+
+        def refuses(message: Message) -> bool:
+            return not self.calm and self.random.random() < self.faults.publish
+
+        bus = MemoryBus(self.broker, gate=gate, refuses=refuses, running=False)
+        http = httpx.AsyncClient(transport=_Network(self, holder))
+        chassis = Chassis(
+            declared.build(declared.settings, http),
+            declared.settings,
+            store=self.stores[declared.name].seen_by(gate),
+            bus=bus,
+            clock=self.clock,
+            http=httpx.AsyncClient(transport=self.issuer.transport()),
+            telemetry=self._telemetry(declared.name),
+            ids=lambda: f"{declared.name}-{number}",
+        )
+        await chassis.prepare()
+        for reactor in chassis.reactors:
+            bus.subscribe(reactor.group, reactor.table.topics, reactor.handle)
+        await bus.start()
+        process = Process(declared.name, number, chassis, bus)
+        holder.append(process)
+        self.processes.append(process)
+        return process
+
+    def kill(self, process: Process, where: str = "outside") -> None:
+        """End a process where it stands."""
+        if process.dead:
+            return
+        process.dead = True
+        self.crashed_at[where] += 1
+        process.bus.leave()
+        for worker in process.chassis.workers.values():
+            for _, task in list(worker._calling.values()):
+                task.cancel()
+        self.processes.remove(process)
+
+    def live(self, service: str) -> list[Process]:
+        """The processes of a service that run."""
+        return [process for process in self.processes if process.service == service]
+
+    async def revive(self) -> None:
+        """Start anew what died."""
+        for declared in self.declared.values():
+            while len(self.live(declared.name)) < declared.processes:
+                await self.spawn(declared)
+
+    # -- steps ----------------------------------------------------------------------------------------------
+
+    def actors(self) -> list[Actor]:
+        """Everybody who may take a step now."""
+        found = list(self.others)
+        for process in self.processes:
+            found.extend(self._actors_of(process))
+        return [actor for actor in found if actor.name not in (actor.process.busy if actor.process else self._busy)]
+
+    def _actors_of(self, process: Process) -> list[Actor]:
+        chassis = process.chassis
+        found = []
+        if chassis.publisher.waiting:
+            found.append(Actor(process, "publish", "publish", chassis.publisher.flush))
+        for group in process.bus.groups:
+            if process.bus.waiting(group):
+                found.append(Actor(process, "react", f"react {group}", self._reading(process, group)))
+        for collection, worker in chassis.workers.items():
+            name = f"due {collection}"
+            if not worker.leases.holds():
+                found.append(Actor(process, "renew", name, self._renewing(worker)))
+            elif worker._rows and (worker._outcomes or self._something_due(process, collection)):
+                found.append(Actor(process, "due", name, worker.work))
+            if self.random.random() < 0.02:
+                found.append(Actor(process, "renew", name, self._renewing(worker)))
+        return found
+
+    def _something_due(self, process: Process, collection: str) -> bool:
+        now = self.clock.now()
+        return any(due <= now for due in self.dues(process.service, collection).values())
+
+    def dues(self, service: str, collection: str) -> dict[str, datetime]:
+        """The due times of a collection's documents, read past every gate."""
+        return self.stores[service].times(collection, "due")
+
+    def _reading(self, process: Process, group: str) -> Callable[[], Awaitable[int]]:
+        async def step() -> int:
+            return await process.bus.step(group, max_records=self.random.choice((1, 2, 3, 10, 500)))
+
+        return step
+
+    def _renewing(self, worker: DueWorker) -> Callable[[], Awaitable[int]]:
+        async def step() -> int:
+            return int(await worker.leases.renew())
+
+        return step
+
+    async def step(self) -> bool:
+        """Let one actor take one step; False where nobody could."""
+        actors = self.actors()
+        if not actors:
+            return False
+        await self._take(self.random.choice(actors))
+        for _ in range(self.random.choice((1, 3, 10))):
+            await asyncio.sleep(0)
+        if not self.calm:
+            self._disturb()
+            if self.random.random() < 0.2:
+                await self.revive()
+        return True
+
+    async def _take(self, actor: Actor) -> None:
+        self.steps += 1
+        busy = actor.process.busy if actor.process else self._busy
+        busy.add(actor.name)
+        try:
+            await actor.step()
+        except Crash:
+            pass
+        except StoreUnavailable:
+            pass  # The step's loop would come again, after a backoff.
+        finally:
+            busy.discard(actor.name)
+
+    def _disturb(self) -> None:
+        """Redeliver: a group reads something again."""
+        if self.random.random() < self.faults.rewind and self.broker.groups:
+            group = self.random.choice(sorted(self.broker.groups))
+            committed = self.broker.groups[group].committed
+            if committed:
+                place = self.random.choice(sorted(committed))
+                committed[place] = max(0, committed[place] - self.random.randint(1, 5))
+                self.broker.groups[group].generation += 1
+        if self.random.random() < 0.02:
+            self.clock.pass_(self.random.choice((0.5, 2.0, 4.0)))
+
+    async def _gate(self, process: Process, name: str) -> None:
+        """A call of store or bus is about to happen, or has just happened."""
+        if process.dead:
+            raise Crash
+        self.gates[name] += 1
+        if self.calm:
+            return
+        faults = self.faults
+        if self.random.random() < faults.crash:
+            self.kill(process, name)
+            raise Crash
+        if name.startswith("store."):
+            if name == "store.written":
+                if self.random.random() < faults.store_after:
+                    raise StoreUnavailable("the answer was lost")
+            elif self.random.random() < faults.store_before:
+                raise StoreUnavailable("the store did not answer")
+        if self._depth < 3 and self.random.random() < faults.interleave:
+            await self._in_between(1)
+        if self._depth < 2 and self.random.random() < faults.freeze:
+            self.clock.pass_(LEASE * 2.5)
+            await self._in_between(12)
+            self.clock.pass_(LEASE * 2.5)
+            await self._in_between(12)
+        if process.dead:
+            raise Crash
+
+    async def _in_between(self, steps: int) -> None:
+        self._depth += 1
+        try:
+            for _ in range(steps):
+                actors = self.actors()
+                if actors:
+                    await self._take(self.random.choice(actors))
+        finally:
+            self._depth -= 1
+
+    # -- to the end -----------------------------------------------------------------------------------------
+
+    async def settle(self, limit: int = 2_000) -> None:
+        """Step until nothing is left to do at this domain time, at last without faults, so that it really ends.
+
+        Real time passes meanwhile, in seconds, as it does when a system comes to rest: backoffs and sweeps need it.
+        """
+        was = self.calm
+        for round in range(limit):
+            self.calm = was or round > 5
+            if self.calm:
+                await self.revive()
+            for _ in range(60):
+                if not await self.step() or not self._pending():
+                    break
+            if not self._pending():
+                self.calm = was
+                return
+            self.clock.pass_(1.0)
+            await self._sweep()
+        raise AssertionError(f"seed {self.seed}: does not come to rest")
+
+    def _pending(self) -> bool:
+        """Whether anything is still to be published, read, decided or answered at this time."""
+        if self.broker.lag():
+            return True
+        now = self.clock.now()
+        for store in self.stores.values():
+            for collection in store.collections:
+                if store.times(collection, "unsent"):
+                    return True
+                if any(due <= now for due in store.times(collection, "due").values()):
+                    return True
+        if any(process.chassis.publisher.waiting for process in self.processes):
+            return True
+        return any(worker.busy for process in self.processes for worker in process.chassis.workers.values())
+
+    async def _sweep(self) -> None:
+        for process in list(self.processes):
+            for worker in process.chassis.workers.values():
+                if f"due {worker.document.collection}" in process.busy:
+                    continue
+                try:
+                    await worker.leases.renew()
+                    await worker.sweep()
+                except (StoreUnavailable, Crash):
+                    pass
+
+    def next_due(self) -> datetime | None:
+        """When something is due next in any service."""
+        found = [
+            due
+            for store in self.stores.values()
+            for collection in store.collections
+            for due in store.times(collection, "due").values()
+        ]
+        return min(found, default=None)
+
+
+class _Network(httpx.AsyncBaseTransport):
+    """What a process of ours sees of the world outside: hosts in memory, refusals, and answers that get lost."""
+
+    def __init__(self, world: World, holder: list[Process]) -> None:
+        self._world = world
+        self._holder = holder
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        world = self._world
+        if self._holder and self._holder[0].dead:
+            raise Crash
+        transport = world.hosts.get(request.url.host)
+        chance = world.random.random()
+        if transport is None or (not world.calm and chance < world.faults.http_refused):
+            raise httpx.ConnectError("refused", request=request)
+        response = await transport.handle_async_request(request)
+        if not world.calm and chance > 1 - world.faults.http_lost:
+            raise httpx.ReadTimeout("lost", request=request)
+        if self._holder and self._holder[0].dead:
+            raise Crash
+        return response
+
+
+def settings_for(kind: type[KitSettings], **configured: Any) -> KitSettings:
+    """A service's settings in a world: the test issuer's tokens, no waiting before a sweep."""
+    defaults: dict[str, Any] = {
+        "jwks_url": JWKS_URL,
+        "jwt_issuer": ISSUER,
+        "jwt_audience": AUDIENCE,
+        "sweep_after_seconds": 0.0,
+        "lease_seconds": LEASE,
+    }
+    return kind(**{**defaults, **configured})
