@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Protocol
 
 import httpx
+from aiosmtpd.smtp import SMTP
 from fastapi import APIRouter, FastAPI, Request, Response
 from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field
 
@@ -356,7 +357,7 @@ class Gateway:
         return "550 5.1.1 No such mailbox"
 
     async def receive_mail(self, sender: str, recipients: list[str], content: bytes) -> str:
-        """The SMTP reply to DATA."""
+        """The SMTP reply to DATA. Raises ConnectionResetError where the mail was taken and the reply is to be lost."""
         mail = message_from_bytes(content, _class=EmailMessage, policy=email_policy)
         key = str(mail["Message-ID"] or "").strip()
         if not key:
@@ -392,7 +393,9 @@ class Gateway:
             return "451 4.3.0 Try again later"
         self.accept(key, draft, met.fate, None)
         if met.fate is Fate.LOST:
-            return "451 4.3.0 Try again later"
+            # A reply of any kind would say what became of it (RFC 5321 4.2.1): 4yz that it was not taken.
+            self.refused(MessageChannel.EMAIL, key, 0)
+            raise ConnectionResetError
         if met.fate is Fate.SLOW:
             await self._sleep(self._slow_seconds)
         return "250 2.0.0 Taken"
@@ -572,10 +575,15 @@ class MailHandler:
         envelope.rcpt_options.extend(options)
         return "250 2.1.5 OK"
 
-    async def handle_DATA(self, server: object, session: object, envelope: Envelope) -> str:
+    async def handle_DATA(self, server: SMTP, session: object, envelope: Envelope) -> str:
         """The end of DATA."""
         content = envelope.content or b""
-        return await self._gateway.receive_mail(envelope.mail_from or "", list(envelope.rcpt_tos), content)
+        try:
+            return await self._gateway.receive_mail(envelope.mail_from or "", list(envelope.rcpt_tos), content)
+        except ConnectionResetError:
+            if isinstance(server.transport, asyncio.WriteTransport):
+                server.transport.abort()
+            raise
 
 
 def _key_of(request: Request) -> str:

@@ -162,7 +162,8 @@ class Message(Fact):
 
 
 class RefusedMessage(Fact):
-    """A request that was not answered with success; ``status`` is the HTTP status or SMTP reply code."""
+    """A request that was not answered with success; ``status`` is the HTTP status or SMTP reply code, 0 where
+    the connection was cut instead."""
 
     channel: MessageChannel
     key: str | None

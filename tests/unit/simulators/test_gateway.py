@@ -413,7 +413,7 @@ async def test_a_mailbox_that_is_not_there_is_refused_for_good(world: World) -> 
             await connection.send_message(mail("invalid.pat@example.test"))
 
 
-@pytest.mark.parametrize(("word", "refusals"), [("busy", 2), ("error", 2), ("lost", 1)])
+@pytest.mark.parametrize(("word", "refusals"), [("busy", 2), ("error", 2)])
 async def test_a_mail_is_refused_for_now_and_then_taken_once(world: World, word: str, refusals: int) -> None:
     async with mailbox(world.gateway) as connection:
         for _ in range(refusals):
@@ -421,6 +421,18 @@ async def test_a_mail_is_refused_for_now_and_then_taken_once(world: World, word:
                 await connection.send_message(mail(f"{word}.pat@example.test"))
         await connection.send_message(mail(f"{word}.pat@example.test"))
     assert (await world.ledger())["keys"] == {"<d-1@carerelay.test>": 1}
+
+
+async def test_a_mail_whose_reply_is_lost_was_taken_and_its_repeat_is_known(world: World) -> None:
+    lost = mail("lost.pat@example.test")
+    async with mailbox(world.gateway) as connection:
+        with pytest.raises(aiosmtplib.SMTPServerDisconnected):
+            await connection.send_message(lost)
+        assert (await world.ledger())["keys"] == {"<d-1@carerelay.test>": 1}
+        await connection.connect()
+        await connection.send_message(lost)
+    (message,) = (await world.ledger())["messages"]
+    assert len(message["repeats"]) == 1
 
 
 # -- the copy on disk -----------------------------------------------------------------------------------------------
