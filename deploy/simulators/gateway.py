@@ -35,6 +35,7 @@ from deploy.simulators.ledger import (
     RefusedMessage,
     Sent,
     earliest,
+    stamp,
 )
 from deploy.simulators.outbound import Outbound, Parcel, TokenSource, taken
 from deploy.simulators.wire import Order, answer, due_answer, read_body, read_order
@@ -53,6 +54,7 @@ DELIVERY_TIME = {
 }
 
 Sleep = Callable[[float], Awaitable[None]]
+Note = Callable[[datetime, int | None], None]
 
 
 class Fate(StrEnum):
@@ -249,10 +251,10 @@ class Gateway:
             self._journal.write(at, "callback", {"id": message.id, "status": status})
 
         body = {"id": message.id, "reference": message.reference, "status": report.status, "code": report.code}
-        self._post(report.callback_url, body, report.due, note)
+        self._post(f"{message.id}-{report.status}", report.callback_url, body, report.due, note)
 
-    def _post(self, url: str, body: object, due: datetime, note: Callable[[datetime, int | None], None]) -> None:
-        self._outbound.add(Parcel(url, json.dumps(body).encode(), "application/json", due, note))
+    def _post(self, key: str, url: str, body: object, due: datetime, note: Note) -> None:
+        self._outbound.add(Parcel(key, url, json.dumps(body).encode(), "application/json", due, note))
 
     # -- fates ------------------------------------------------------------------------------------------------------
 
@@ -407,7 +409,7 @@ class Gateway:
         now = self._now()
         written = [m.sender for m in self.ledger.messages if m.to == order.sender and m.channel is order.channel]
         entry = InboundReply(
-            id=derived_id("gateway-reply", order.sender, str(len(self.ledger.replies) + 1)),
+            id=derived_id("gateway-reply", order.sender, stamp(now), str(len(self.ledger.replies) + 1)),
             channel=order.channel,
             sender=order.sender,
             to=order.to or (written[-1] if written else "unknown"),
@@ -429,8 +431,9 @@ class Gateway:
         body = entry.model_dump(mode="json", by_alias=True, include={"id", "sender", "to", "body", "received_at"})
         url = self._inbound_url or ""
         url = url.replace("{channel}", entry.channel) if "{channel}" in url else f"{url.rstrip('/')}/{entry.channel}"
-        for _ in range(copies):
-            self._post(url, body, entry.received_at, note)
+        for copy in range(copies):
+            # A copy has a key of its own: whoever deduplicates by the key alone is found out.
+            self._post(f"{entry.id}-{copy + 1}", url, body, entry.received_at, note)
 
     # -- letters ----------------------------------------------------------------------------------------------------
 

@@ -24,8 +24,12 @@ TIMEOUT_SECONDS = 10.0
 
 @dataclass(slots=True)
 class Parcel:
-    """One thing to POST. ``note(at, status)`` is told of every try; status is None where no answer came."""
+    """One thing to POST, under one idempotency ``key`` however often it is tried.
 
+    ``note(at, status)`` is told of every try; status is None where no answer came.
+    """
+
+    key: str
     url: str
     content: bytes
     content_type: str
@@ -86,7 +90,7 @@ class Outbound:
                 self._waiting.append(parcel)
 
     async def _post(self, parcel: Parcel) -> int | None:
-        headers = {"Content-Type": parcel.content_type}
+        headers = {"Content-Type": parcel.content_type, "Idempotency-Key": parcel.key}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token()}"
         try:

@@ -485,7 +485,8 @@ def notification_bundle(*, payer_id: str, number: int, answer: Resource, at: dat
     """A subscription notification with full resource (R4B backport), as the guide's PASSubscriptionNotification."""
     subscription = f"Subscription/{derived_id('pas-subscription', payer_id)}"
     focus = f"urn:uuid:{answer['id']}"
-    status_id = derived_id("pas-notification", payer_id, str(number))
+    # The number begins anew with each run of the simulator; the answer's id does not.
+    status_id = derived_id("pas-notification", payer_id, str(answer["id"]), str(number))
     status: Resource = {
         "resourceType": "Parameters",
         "id": status_id,
@@ -508,7 +509,7 @@ def notification_bundle(*, payer_id: str, number: int, answer: Resource, at: dat
     }
     return {
         "resourceType": "Bundle",
-        "id": derived_id("pas-notification-bundle", payer_id, str(number)),
+        "id": derived_id("pas-notification-bundle", payer_id, str(answer["id"]), str(number)),
         "meta": {"profile": [BACKPORT + "backport-subscription-notification-r4"]},
         "type": "history",
         "timestamp": stamp(at),

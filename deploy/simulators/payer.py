@@ -222,10 +222,11 @@ class Payer:
         )
         self._events += 1
         content = notification_bundle(payer_id=payer_id, number=self._events, answer=reply, at=ruling.at)
-        for _ in range(script.copies):
-            self._send_notification(case, ruling, content)
+        for copy in range(script.copies):
+            # A copy has a key of its own: whoever deduplicates by the key alone is found out.
+            self._send_notification(case, ruling, content, f"{content['id']}-{copy + 1}")
 
-    def _send_notification(self, case: Case, ruling: Ruling, content: Resource) -> None:
+    def _send_notification(self, case: Case, ruling: Ruling, content: Resource, key: str) -> None:
         entry = Notification(claim=ruling.claim, due=ruling.at)
         case.entry.notifications.append(entry)
 
@@ -235,7 +236,7 @@ class Payer:
             self._journal.write(at, "notification", {"id": case.entry.id, "claim": ruling.claim, "status": status})
 
         url = (self._notify_url or "").replace("{payer_id}", case.entry.payer_id)
-        self._outbound.add(Parcel(url, json.dumps(content).encode(), FHIR_JSON, ruling.at, note))
+        self._outbound.add(Parcel(key, url, json.dumps(content).encode(), FHIR_JSON, ruling.at, note))
 
     def _script(self, member_id: str) -> Script:
         return self._scripts.get(member_id) or script_of_member(member_id)

@@ -113,6 +113,7 @@ async def test_a_report_is_sent_again_until_it_is_taken(world: World) -> None:
     await world.run()
     (message,) = (await world.ledger())["messages"]
     assert [callback["status"] for callback in message["callbacks"]] == [500, 503, 202]
+    assert len(set(world.listener.keys)) == 1
 
 
 async def test_a_message_without_a_callback_is_delivered_and_told_to_nobody(world: World) -> None:
@@ -290,6 +291,7 @@ async def test_a_reply_may_come_twice_with_one_id_and_is_sent_again_until_taken(
     await world.run()
     assert len(world.listener.got) == 3
     assert len({body["id"] for _, _, body in world.listener.got}) == 1
+    assert len(set(world.listener.keys)) == 2
 
 
 # -- letters --------------------------------------------------------------------------------------------------------

@@ -232,6 +232,7 @@ async def test_a_notification_is_sent_again_until_it_is_taken(world: World) -> N
     (notification,) = (await world.authorization())["notifications"]
     assert [sent["status"] for sent in notification["sent"]] == [503, 500, 202]
     assert len(world.listener.got) == 3
+    assert len(set(world.listener.keys)) == 1
     assert world.payer.next_due() is None
 
 
@@ -252,6 +253,7 @@ async def test_a_member_with_dup_is_notified_twice(world: World) -> None:
     await world.payer.tick()
     assert len(world.listener.got) == 2
     assert world.listener.got[0] == world.listener.got[1]
+    assert world.listener.keys[0] != world.listener.keys[1]
 
 
 # -- once and once only ---------------------------------------------------------------------------------------------

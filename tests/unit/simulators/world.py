@@ -38,6 +38,7 @@ class Listener:
 
     statuses: list[int] = field(default_factory=list)
     got: list[tuple[str, str | None, Json]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
 
     @property
     def http(self) -> httpx.AsyncClient:
@@ -45,6 +46,7 @@ class Listener:
 
         @app.post("/{path:path}")
         async def take(path: str, request: Request) -> Response:
+            self.keys.append(request.headers["Idempotency-Key"])
             self.got.append((path, request.headers.get("Authorization"), await request.json()))
             return Response(status_code=self.statuses.pop(0) if self.statuses else 202)
 
