@@ -123,10 +123,6 @@ class Cancellation(Body):
     reason: Code = "unspecified"
 
 
-class Nothing(Body):
-    """A command that needs no more than its name."""
-
-
 class SlotSearch(BaseModel):
     """GET /slots: a resource's slots that start in a window; ``status=any`` shows all of them."""
 
@@ -174,7 +170,7 @@ def shown_slot(calendar: Calendar, slot: Slot) -> dict[str, Any]:
 
 def shown_appointment(document: Appointment, person: Person | None = None) -> dict[str, Any]:
     """An appointment as the API shows it; ``ready`` says whether all that the visit needs is promised."""
-    slot = document.slot
+    slot = document.place
     return {
         "id": document.id,
         "version": document.version,
@@ -435,12 +431,12 @@ def _slot_routes() -> Routes:
         return await _take(call, body, days.book, AppointmentState.BOOKED)
 
     @routes.post("/{slot_id}/block", roles=PLANNERS)
-    async def block(slot_id: DocumentId, body: Nothing, call: Call) -> Reply:
+    async def block(slot_id: DocumentId, call: Call) -> Reply:
         calendar = await _calendar_of(call, slot_id)
         return await call.change(Calendar, calendar.id, days.BlockSlot(slot_id), days.block)
 
     @routes.post("/{slot_id}/unblock", roles=PLANNERS)
-    async def unblock(slot_id: DocumentId, body: Nothing, call: Call) -> Reply:
+    async def unblock(slot_id: DocumentId, call: Call) -> Reply:
         calendar = await _calendar_of(call, slot_id)
         return await call.change(Calendar, calendar.id, days.UnblockSlot(slot_id), days.unblock)
 
@@ -521,7 +517,7 @@ def _appointments() -> Routes:
         return call.show(document, shown_appointment(document, await _needs_of(call, document.patient_id)))
 
     @routes.post("/{appointment_id}/book", roles=DESK)
-    async def book(appointment_id: DocumentId, body: Nothing, call: Call) -> Reply:
+    async def book(appointment_id: DocumentId, call: Call) -> Reply:
         return await _confirm(call, appointment_id)
 
     @routes.post("/{appointment_id}/reschedule", roles=DESK, status=202)
@@ -538,23 +534,23 @@ def _appointments() -> Routes:
         return await call.change(Appointment, appointment_id, command, visit.cancel)
 
     @routes.post("/{appointment_id}/confirm", roles=CARE_TEAM)
-    async def confirm(appointment_id: DocumentId, body: Nothing, call: Call) -> Reply:
+    async def confirm(appointment_id: DocumentId, call: Call) -> Reply:
         return await call.change(Appointment, appointment_id, visit.ConfirmAttendance(), visit.attendance_confirmed)
 
     @routes.post("/{appointment_id}/arrive", roles=CARE_TEAM)
-    async def arrive(appointment_id: DocumentId, body: Nothing, call: Call) -> Reply:
+    async def arrive(appointment_id: DocumentId, call: Call) -> Reply:
         return await call.change(Appointment, appointment_id, visit.RecordArrival(), visit.arrive)
 
     @routes.post("/{appointment_id}/fulfil", roles=CARE_TEAM)
-    async def fulfil(appointment_id: DocumentId, body: Nothing, call: Call) -> Reply:
+    async def fulfil(appointment_id: DocumentId, call: Call) -> Reply:
         return await call.change(Appointment, appointment_id, visit.RecordFulfilment(), visit.fulfil)
 
     @routes.post("/{appointment_id}/no-show", roles=CARE_TEAM)
-    async def no_show(appointment_id: DocumentId, body: Nothing, call: Call) -> Reply:
+    async def no_show(appointment_id: DocumentId, call: Call) -> Reply:
         return await call.change(Appointment, appointment_id, visit.RecordNoShow(), visit.no_show)
 
     @routes.post("/{appointment_id}/enter-in-error", roles=DESK)
-    async def enter_in_error(appointment_id: DocumentId, body: Nothing, call: Call) -> Reply:
+    async def enter_in_error(appointment_id: DocumentId, call: Call) -> Reply:
         return await call.change(Appointment, appointment_id, visit.EnterInError(), visit.enter_in_error)
 
     return routes

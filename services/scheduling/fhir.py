@@ -68,8 +68,8 @@ def appointment(document: Appointment) -> Json:
         resource["serviceType"] = [{"coding": [coding]}]
     if document.referral_id is not None:
         resource["basedOn"] = [{"reference": f"ServiceRequest/{document.referral_id}"}]
-    if document.slot is not None:
-        resource |= _time(document.slot.slot_id, document.slot.start, document.slot.end)
+    if document.place is not None:
+        resource |= _time(document.place.slot_id, document.place.start, document.place.end)
     if document.state is AppointmentState.CANCELLED:
         resource["cancelationReason"] = _reason(document)
     return resource

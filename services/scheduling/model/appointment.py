@@ -181,7 +181,7 @@ class Appointment(Document):
     latest: datetime | None = None
     created_at: datetime
     state: AppointmentState
-    slot: Placement | None = None
+    place: Placement | None = None
     asked: Asked | None = None
     refused: Refusal | None = None
     flexible: bool = True
@@ -389,7 +389,7 @@ def held(appointment: Appointment | None, event: SlotHeld, _: Facts, now: dateti
         created_at=now,
         state=AppointmentState.PENDING,
         held_until=event.until,
-        slot=Placement(
+        place=Placement(
             calendar_id=event.calendar_id,
             slot_id=event.slot_id,
             resource_id=event.resource_id,
@@ -543,7 +543,7 @@ def booked(appointment: Appointment, event: SlotBooked, facts: Facts, now: datet
 
 def not_wanted(appointment: Appointment, event: SlotBooked, _: Facts, __: datetime) -> Appointment:
     """Give back a slot that came too late, unless it is the very one that the visit took place in."""
-    if appointment.slot is not None and appointment.slot.slot_id == event.slot_id:
+    if appointment.place is not None and appointment.place.slot_id == event.slot_id:
         return appointment
     _give_back(appointment, event.calendar_id, event.slot_id)
     return appointment
@@ -551,10 +551,10 @@ def not_wanted(appointment: Appointment, event: SlotBooked, _: Facts, __: dateti
 
 def released(appointment: Appointment, event: SlotReleased, _: Facts, __: datetime) -> Appointment:
     """The hold was not confirmed in time. Nobody ever heard of the visit, so nobody is told."""
-    slot = appointment.slot
+    slot = appointment.place
     if slot is None or slot.slot_id != event.slot_id or event.reason != Release.HOLD_EXPIRED:
         return appointment
-    appointment.slot = None
+    appointment.place = None
     return _close(appointment, AppointmentState.CANCELLED, None, Release.HOLD_EXPIRED)
 
 
@@ -568,7 +568,7 @@ def move_to(appointment: Appointment, command: MoveAppointment, facts: Facts, no
         raise IllegalTransition("Appointment", appointment.state, AppointmentState.BOOKED)
     if appointment.asked is not None:
         raise ChangeUnderWay
-    if appointment.slot is not None and appointment.slot.slot_id == command.slot_id:
+    if appointment.place is not None and appointment.place.slot_id == command.slot_id:
         return appointment
     _ask_exactly(appointment, command.calendar_id, command.slot_id, facts, now)
     return appointment
@@ -579,7 +579,7 @@ def _is_grant(asked: Asked, event: SlotBooked) -> bool:
 
 
 def _confirmed_hold(appointment: Appointment, event: SlotBooked, facts: Facts, now: datetime) -> Appointment:
-    slot = appointment.slot
+    slot = appointment.place
     if slot is None or slot.slot_id != event.slot_id:
         return not_wanted(appointment, event, facts, now)
     if _withdrawn(appointment, facts):
@@ -604,7 +604,7 @@ def _place(appointment: Appointment, place: Placement, now: datetime) -> Appoint
 
 
 def _move_to(appointment: Appointment, place: Placement, now: datetime) -> Appointment:
-    previous = appointment.slot
+    previous = appointment.place
     assert previous is not None  # noqa: S101 - what is booked has a slot
     _have(appointment, place, now)
     _give_back(appointment, previous.calendar_id, previous.slot_id)
@@ -623,7 +623,7 @@ def _move_to(appointment: Appointment, place: Placement, now: datetime) -> Appoi
 
 
 def _have(appointment: Appointment, place: Placement, now: datetime) -> None:
-    appointment.slot = place
+    appointment.place = place
     appointment.resource_id = place.resource_id
     appointment.occurrence += 1
     appointment.waiting_for = appointment.held_until = appointment.confirmed_at = appointment.refused = None
@@ -697,7 +697,7 @@ def replied(appointment: Appointment, event: ReplyReceived, facts: Facts, now: d
         return appointment
     if event.intent is ReplyIntent.CONFIRM and appointment.state is AppointmentState.BOOKED:
         return attendance_confirmed(appointment, ConfirmAttendance(), facts, now)
-    if event.intent is not ReplyIntent.CANCEL or (appointment.slot is not None and appointment.slot.start <= now):
+    if event.intent is not ReplyIntent.CANCEL or (appointment.place is not None and appointment.place.start <= now):
         return appointment
     return _end(appointment, AppointmentState.CANCELLED, CancelledBy.PATIENT, "patient-reply")
 
@@ -741,9 +741,9 @@ def _names(appointment: Appointment) -> dict[str, str]:
 
 def _slot_of(appointment: Appointment, wanted: AppointmentState) -> Placement:
     """The slot that it has. Raises IllegalTransition where the state does not lead to the wanted one."""
-    if appointment.slot is None or wanted not in appointment.transitions[appointment.state]:
+    if appointment.place is None or wanted not in appointment.transitions[appointment.state]:
         raise IllegalTransition("Appointment", appointment.state, wanted)
-    return appointment.slot
+    return appointment.place
 
 
 def _withdrawn(appointment: Appointment, facts: Facts) -> bool:
@@ -769,11 +769,11 @@ def _end_for_referral(appointment: Appointment) -> Appointment:
 def _end(appointment: Appointment, state: AppointmentState, by: CancelledBy, reason: str) -> Appointment:
     """Call it off: the slot goes back, and whoever heard of the visit is told."""
     heard_of = appointment.state is not AppointmentState.PENDING
-    slot = appointment.slot
+    slot = appointment.place
     _close(appointment, state, by, reason)
     if slot is not None:
         _give_back(appointment, slot.calendar_id, slot.slot_id)
-        appointment.slot = None
+        appointment.place = None
     if heard_of:
         appointment.record(AppointmentCancelled(**_names(appointment), by=by, reason=reason))
     return appointment

@@ -48,8 +48,7 @@ from shared.contracts.scheduling import (
 )
 from shared.kit.document import derived_id
 from shared.kit.errors import IllegalTransition, Invalid, NotFound
-
-from .world import DOCTOR, OTHER_DOCTOR, START, World, accepted, patient, referral
+from tests.unit.scheduling.world import DOCTOR, OTHER_DOCTOR, START, World, accepted, patient, referral
 
 S = AppointmentState
 TEN = datetime(2026, 3, 3, 16, 0, tzinfo=UTC)
@@ -196,7 +195,7 @@ def test_a_slot_given_back_goes_to_who_waits() -> None:
     act(world, CancelAppointment(CancelledBy.PROVIDER, "ill"), visit.cancel)
     world.pass_time(START + timedelta(minutes=5))
     assert world.visit(2).state is S.BOOKED
-    assert world.visit(2).slot is not None
+    assert world.visit(2).place is not None
 
 
 def test_of_those_who_wait_the_more_urgent_and_then_the_longer_waiting_goes_first() -> None:
@@ -270,13 +269,13 @@ def test_a_chosen_slot_is_taken_and_no_other() -> None:
     first, second = propose(world, 1, TEN + HOUR), propose(world, 2, TEN + HOUR)
     third = propose(world, 3, TEN + HOUR, flexible=True)
     world.settle()
-    assert world.appointment(first).slot.start == TEN + HOUR  # type: ignore[union-attr]
+    assert world.appointment(first).place.start == TEN + HOUR  # type: ignore[union-attr]
     loser = world.appointment(second)
-    assert (loser.state, loser.slot, loser.waiting_for) == (S.WAITLIST, None, None)
+    assert (loser.state, loser.place, loser.waiting_for) == (S.WAITLIST, None, None)
     assert loser.refused is not None
     assert loser.wait is not None
     assert loser.wait.reason == "chosen-slot-lost"
-    assert world.appointment(third).slot.start == TEN  # type: ignore[union-attr]
+    assert world.appointment(third).place.start == TEN  # type: ignore[union-attr]
 
 
 def test_who_lost_the_chosen_slot_may_choose_again() -> None:
@@ -391,7 +390,7 @@ def test_moving_wins_the_new_slot_first_and_then_gives_the_old_one_back() -> Non
     world = booked_world(TEN, TEN + timedelta(days=1))
     act(world, ConfirmAttendance(), visit.attendance_confirmed)
     act(world, slot_at(world, TEN + timedelta(days=1)), visit.move_to)
-    assert world.visit().slot.start == TEN, "the old date stands until the new one is won"  # type: ignore[union-attr]
+    assert world.visit().place.start == TEN, "the old date stands until the new one is won"  # type: ignore[union-attr]
     world.settle()
     (moved,) = world.events(AppointmentRescheduled)
     assert (moved.previous_start, moved.start, moved.occurrence) == (TEN, TEN + timedelta(days=1), 2)
@@ -423,12 +422,13 @@ def test_a_move_that_loses_leaves_the_old_date_and_says_so() -> None:
     world.settle()
     appointment = world.visit()
     assert appointment.state is S.BOOKED
-    assert appointment.slot is not None
-    assert appointment.slot.start == TEN
+    assert appointment.place is not None
+    assert appointment.place.start == TEN
     assert appointment.asked is None
     assert appointment.refused is not None
     assert appointment.refused.reason == "taken"
     assert world.events(AppointmentRescheduled) == []
+    assert world.calendar(TEN).slots[0].holder == appointment.id
 
 
 def test_a_second_move_waits_for_the_answer_to_the_first() -> None:
@@ -729,7 +729,7 @@ def test_a_slot_won_too_late_is_given_back_in_every_state(state: AppointmentStat
 @pytest.mark.parametrize("state", list(S))
 def test_a_hold_that_ended_concerns_only_the_pending(state: AppointmentState) -> None:
     world = in_state(state)
-    slot = world.visit().slot
+    slot = world.visit().place
     event = SlotReleased(
         calendar_id="any",
         slot_id=slot.slot_id if slot is not None else "any",

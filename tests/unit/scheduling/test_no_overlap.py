@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from services.scheduling.model import appointment as visit
 from services.scheduling.model import calendar as days
@@ -23,8 +23,7 @@ from shared.contracts.scheduling import CancelledBy
 from shared.kit.decisions import Decision
 from shared.kit.document import derived_id
 from shared.kit.errors import DomainError
-
-from .world import DOCTOR, OTHER_DOCTOR, START, World, accepted, patient, referral
+from tests.unit.scheduling.world import DOCTOR, OTHER_DOCTOR, START, World, accepted, patient, referral
 
 NINE = datetime(2026, 3, 3, 9, 0, tzinfo=UTC)
 DOCTORS = st.sampled_from([DOCTOR, OTHER_DOCTOR])
@@ -40,6 +39,15 @@ class Scheduling(RuleBasedStateMachine):
         super().__init__()
         self.world = World()
         self.holds = 0
+
+    @initialize(slots=st.integers(1, 4), wanted=st.integers(2, 5), settled=st.booleans())
+    def begin(self, slots: int, wanted: int, settled: bool) -> None:
+        """More visits are wanted than there are slots, or nearly, so that there is something to fight for."""
+        self.world.publish(*(NINE + n * timedelta(minutes=30) for n in range(slots)))
+        for number in range(1, wanted + 1):
+            self.world.hear(accepted(number))
+        if settled:
+            self.world.settle()
 
     # -- what people do -------------------------------------------------------------------------------------------
 
@@ -102,11 +110,15 @@ class Scheduling(RuleBasedStateMachine):
     # -- what wires and clocks do ---------------------------------------------------------------------------------
 
     @precondition(lambda self: self.world.undelivered())
-    @rule(pick=ANY, count=st.integers(1, 5))
+    @rule(pick=ANY, count=st.integers(1, 12))
     def deliver(self, pick: int, count: int) -> None:
         for _ in range(count):
             if waiting := self.world.undelivered():
                 self.world.deliver(*waiting[pick % len(waiting)])
+
+    @rule()
+    def deliver_all(self) -> None:
+        self.world.settle()
 
     @precondition(lambda self: self.world.log)
     @rule(pick=ANY, table=st.sampled_from(REACTIONS))
@@ -130,9 +142,9 @@ class Scheduling(RuleBasedStateMachine):
     @invariant()
     def no_two_active_visits_of_a_resource_overlap(self) -> None:
         taken = sorted(
-            (each.slot.resource_id, each.slot.start, each.slot.end)
+            (each.place.resource_id, each.place.start, each.place.end)
             for each in self.world.appointments(*ACTIVE)
-            if each.slot is not None
+            if each.place is not None
         )
         for (resource, _, end), (next_resource, start, _) in pairwise(taken):
             assert resource != next_resource or end <= start
@@ -146,10 +158,10 @@ class Scheduling(RuleBasedStateMachine):
     @invariant()
     def what_a_visit_has_its_calendar_holds_for_it(self) -> None:
         for each in self.world.appointments(*ACTIVE):
-            assert each.slot is not None
-            calendar = self.world.get(Calendar, each.slot.calendar_id)
+            assert each.place is not None
+            calendar = self.world.get(Calendar, each.place.calendar_id)
             assert isinstance(calendar, Calendar)
-            slot = calendar.slot(each.slot.slot_id)
+            slot = calendar.slot(each.place.slot_id)
             assert slot is not None
             assert (slot.holder, slot.status) == (each.id, SlotStatus.BUSY)
 
@@ -170,8 +182,8 @@ class Scheduling(RuleBasedStateMachine):
                     continue
                 holder = self.world.appointment(slot.holder)
                 assert holder.state not in (AppointmentState.CANCELLED, *LOOKING)
-                assert holder.slot is not None
-                assert holder.slot.slot_id == slot.slot_id
+                assert holder.place is not None
+                assert holder.place.slot_id == slot.slot_id
 
     def _nobody_who_waits_is_forgotten(self) -> None:
         for each in self.world.appointments(*LOOKING):
@@ -198,7 +210,7 @@ class Scheduling(RuleBasedStateMachine):
         return all_slots[pick % len(all_slots)] if all_slots else None
 
     def _act(self, pick: int, command: object, decide: Decision) -> None:
-        found = self.world.appointments()
+        found = [each for each in self.world.appointments() if not each.ended]
         if not found:
             return
         wants = visit.calendar_wanted if isinstance(command, visit.MoveAppointment) else None
@@ -207,4 +219,4 @@ class Scheduling(RuleBasedStateMachine):
 
 
 TestScheduling = Scheduling.TestCase
-TestScheduling.settings = settings(max_examples=150, stateful_step_count=50, deadline=None, derandomize=True)
+TestScheduling.settings = settings(max_examples=200, stateful_step_count=40, deadline=None, derandomize=True)
