@@ -1,11 +1,9 @@
-"""Letters as PDF: one page of A4 or US Letter's common area, the address where a window envelope shows it."""
+"""Letters as PDF: one page of US Letter, the address where a window envelope shows it."""
 
 from __future__ import annotations
 
 import unicodedata
 from datetime import datetime
-
-from fpdf import FPDF
 
 from services.notifications.model.recipient import Recipient
 from services.notifications.templates import Sender, Wording
@@ -24,6 +22,8 @@ class Unprintable(Exception):
 
 def letter(person: Recipient, wording: Wording, sender: Sender, language: str, made_at: datetime) -> bytes:
     """One letter. The same letter has the same bytes: the gateway may compare. Raises Unprintable."""
+    from fpdf import FPDF  # 32 MB that only a process that makes letters needs to have
+
     page = FPDF(format="letter")
     page.set_creation_date(made_at)
     page.set_producer("CareRelay")

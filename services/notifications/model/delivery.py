@@ -89,9 +89,9 @@ class Delivery(Document):
     transitions = {
         S.PLANNED: frozenset({S.AWAITING_RECIPIENT, S.SENDING, S.ACCEPTED, S.FAILED, S.DROPPED, S.UNKNOWN}),
         S.AWAITING_RECIPIENT: frozenset({S.PLANNED, S.DROPPED}),
-        S.SENDING: frozenset({S.PLANNED, S.ACCEPTED, S.FAILED, S.DROPPED, S.UNKNOWN}),
+        S.SENDING: frozenset({S.PLANNED, S.ACCEPTED, S.UNKNOWN}),
         S.ACCEPTED: frozenset({S.DELIVERED, S.FAILED}),
-        S.UNKNOWN: frozenset({S.ACCEPTED, S.DELIVERED, S.FAILED}),
+        S.UNKNOWN: frozenset({S.DELIVERED, S.FAILED}),
         S.DELIVERED: frozenset(),
         S.FAILED: frozenset(),
         S.DROPPED: frozenset(),
@@ -419,6 +419,8 @@ def prepare(policy: Policy, delivery: Delivery, due: Due, facts: Facts, now: dat
     """Intend to send, or do what else the verdict says."""
     if delivery.state not in OPEN or SEND in delivery.attempts:
         return delivery
+    if delivery.state is S.SENDING:
+        delivery.move(S.PLANNED)  # the check withdrew the attempt before it was made
     verdict = judge(policy, delivery, facts, now)
     person = facts.get(Recipient, delivery.patient_id)
     if isinstance(verdict, Send) and person is not None:
@@ -448,8 +450,7 @@ def _intend(delivery: Delivery, person: Recipient, channel: Channel, now: dateti
     if delivery.state is S.AWAITING_RECIPIENT:
         delivery.met()
         delivery.move(S.PLANNED)
-    if delivery.state is not S.SENDING:
-        delivery.move(S.SENDING)
+    delivery.move(S.SENDING)
     delivery.channel = channel
     delivery.language, delivery.fallback = language_of(person.language)
     delivery.messaged = delivery.patient_id
@@ -481,10 +482,10 @@ def _await_recipient(policy: Policy, delivery: Delivery, now: datetime) -> Deliv
 
 def settle(policy: Policy, delivery: Delivery, outcome: object, facts: Facts, now: datetime) -> Delivery:
     """Fold in what sending came to. What a status callback has already decided stands."""
-    if isinstance(outcome, Accepted):
-        return _accept(delivery, outcome.gateway_id) if delivery.state in (S.SENDING, S.UNKNOWN) else delivery
     if delivery.state is not S.SENDING:
         return delivery
+    if isinstance(outcome, Accepted):
+        return _accept(delivery, outcome.gateway_id)
     if isinstance(outcome, Rejected) and delivery.channel is not None:
         delivery.unusable = {**delivery.unusable, delivery.channel: outcome.code}
         return _again(delivery, now, maybe_out=False)

@@ -72,11 +72,12 @@ class World:
 
     async def _lose_patience(self, seconds: float) -> None:
         """What a caller does whose answer does not come: it hangs up."""
-        talking = [mail for mail in self._mail if mail.transport is not None and not mail.transport.is_closing()]
+        lines = [mail.transport for mail in self._mail if isinstance(mail.transport, asyncio.Transport)]
+        talking = [line for line in lines if not line.is_closing()]
         if not talking:
             raise httpx.ReadTimeout("late")
-        for mail in talking:
-            mail.transport.abort()
+        for line in talking:
+            line.abort()
 
     @property
     def now(self) -> datetime:
