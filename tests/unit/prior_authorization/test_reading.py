@@ -16,6 +16,7 @@ from shared.contracts.prior_authorization import ReviewAction
 from shared.kit.errors import Invalid
 
 Json = dict[str, Any]
+X12_FOLLOW_UP = "https://codesystem.x12.org/005010/889"
 
 
 def example(cases: Path, name: str) -> Json:
