@@ -24,6 +24,7 @@ class Collection:
         self.texts: dict[str, bytes] = {}
         self.heads: dict[str, Found] = {}
         self.indexed: set[str] = {"_id"}
+        self.timed: dict[str, dict[str, datetime]] = {"due": {}, "unsent": {}}
 
     def index(self, fields: Sequence[str]) -> None:
         """Keep these fields at hand."""
@@ -36,6 +37,11 @@ class Collection:
         text = encode(document)
         self.texts[document["_id"]] = text
         self.heads[document["_id"]] = self._head(document)
+        for field, times in self.timed.items():
+            if field in document:
+                times[document["_id"]] = document[field]
+            else:
+                times.pop(document["_id"], None)
 
     def get(self, id: str) -> Found:
         """A copy of a document."""
@@ -57,8 +63,8 @@ class MemoryStore:
         return MemoryStore(self.collections, gate=gate)
 
     def times(self, collection: str, field: str) -> dict[str, datetime]:
-        """The documents' times in an indexed field, read past every gate; for whoever drives a simulation."""
-        return {id: head[field] for id, head in self._of(collection).heads.items() if field in head}
+        """The documents' ``due`` or ``unsent``, read past every gate; for whoever drives a simulation."""
+        return self._of(collection).timed[field]
 
     def _of(self, collection: str) -> Collection:
         found = self.collections.get(collection)
@@ -114,12 +120,13 @@ class MemoryStore:
 
     def _write_one(self, stored: Collection, write: Write) -> Outcome | Unstorable:
         try:
-            if write.expected is None:
-                return self._insert(stored, write)
-            encode(write.set)
-            encode({"push": list(write.push)})
+            return self._insert(stored, write) if write.expected is None else self._update(stored, write)
         except Unstorable as refusal:
             return refusal
+
+    def _update(self, stored: Collection, write: Write) -> Outcome:
+        encode(write.set)
+        encode({"push": list(write.push)})
         if write.id not in stored.texts:
             return Outcome.LOST
         document = stored.get(write.id)
