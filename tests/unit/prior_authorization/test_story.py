@@ -108,12 +108,12 @@ async def test_a_member_that_never_comes_escalates_once() -> None:
 
 async def test_a_payer_that_cannot_be_reached_escalates_once_and_is_asked_until_it_can() -> None:
     world = World()
-    world.payer.outage(40)
+    world.payer.outage(30, retry_after=3600)
     await world.know("tess", "SBX-APPROVE-1")
     await world.refer("tess")
-    await world.until(72)
+    await world.until(96)
     assert (await world.of("tess")).state is State.APPROVED
-    assert world.events("tess")[-2:] == AT_ONCE
+    assert world.events("tess") == ["escalated", *AT_ONCE]
 
 
 async def test_an_undecided_request_escalates_once_when_the_payers_clock_runs_out() -> None:

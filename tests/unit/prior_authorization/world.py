@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,12 @@ async def _no_answer(_: float) -> None:
 
 
 class _Door(httpx.AsyncBaseTransport):
-    """Carries the payer's notifications to the service once there is one, as its gateway would: each with a key."""
+    """Carries the payer's notifications to the service, once there is one."""
 
     def __init__(self) -> None:
         self.app: Any = None
-        self._numbers = count(1)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        request.headers.setdefault("Idempotency-Key", f"notification-{next(self._numbers)}")
         return await httpx.ASGITransport(app=self.app).handle_async_request(request)
 
 
