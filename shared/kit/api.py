@@ -226,7 +226,8 @@ class CallContext:
         return Reply(200, dict(body), {"ETag": f'"{document.version}"'})
 
 
-def _call(request: Request) -> CallContext:
+async def _call(request: Request) -> CallContext:
+    # A coroutine, though it waits for nothing: FastAPI hands a plain function to a thread.
     call: CallContext = request.state.call
     return call
 
@@ -456,13 +457,6 @@ def application(door: Door, routes: Iterable[Routes], *, max_body_bytes: int) ->
         app.add_exception_handler(kind, _refused)
     for each in routes:
         app.include_router(each.router)
-    schema = Routes(tags=("operations",))
-
-    @schema.get("/openapi.json", roles=set(Role))
-    async def openapi(call: Call) -> Reply:
-        return Reply(200, app.openapi())
-
-    app.include_router(schema.router)
     app.add_middleware(_LimitedBody, limit=max_body_bytes)
     return app
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 import httpx
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 
 from shared.contracts.base import Event
 from shared.kit.api import Call, Door, Gate, Reply, Routes, application
@@ -120,8 +120,9 @@ class Chassis:
             ),
             Gate(settings.max_requests),
         )
-        routes = [self._operations(), *(service.routes if role.includes(ProcessRole.API) else ())]
+        routes = [OPERATIONS, *(service.routes if role.includes(ProcessRole.API) else ())]
         self.app: FastAPI = application(self.door, routes, max_body_bytes=settings.max_body_bytes)
+        self.app.state.chassis = self
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -289,20 +290,34 @@ class Chassis:
             "parked": await self.store.count(Parked.collection, {"state": {"$ne": "clear"}}),
         }
 
-    def _operations(self) -> Routes:
-        routes = Routes(tags=("operations",))
 
-        @routes.public("/health/live")
-        async def live() -> Reply:
-            return Reply(200, {"status": "live"})
+OPERATIONS = Routes(tags=("operations",))
+"""What every process answers, whatever its service and role."""
 
-        @routes.public("/health/ready")
-        async def ready() -> Reply:
-            missing = await self.ready()
-            return Reply(503 if missing else 200, {"status": "waiting" if missing else "ready", "missing": missing})
 
-        @routes.get("/pulse", roles={Role.OPERATOR})
-        async def pulse(call: Call) -> Reply:
-            return Reply(200, await self.pulse())
+@OPERATIONS.public("/health/live")
+async def live() -> Reply:
+    """The process answers."""
+    return Reply(200, {"status": "live"})
 
-        return routes
+
+@OPERATIONS.public("/health/ready")
+async def ready(request: Request) -> Reply:
+    """Whether the process can do its work, and what keeps it from it."""
+    chassis: Chassis = request.app.state.chassis
+    missing = await chassis.ready()
+    return Reply(503 if missing else 200, {"status": "waiting" if missing else "ready", "missing": missing})
+
+
+@OPERATIONS.get("/pulse", roles={Role.OPERATOR})
+async def pulse(call: Call, request: Request) -> Reply:
+    """What is in work, what waits, and how far topics are written and read."""
+    chassis: Chassis = request.app.state.chassis
+    return Reply(200, await chassis.pulse())
+
+
+@OPERATIONS.get("/openapi.json", roles=set(Role))
+async def openapi(call: Call, request: Request) -> Reply:
+    """This process's OpenAPI document."""
+    app: FastAPI = request.app
+    return Reply(200, app.openapi())

@@ -20,6 +20,9 @@ from shared.kit.errors import IllegalTransition
 SLOTS = 256
 """Fixed logical slots into which due work of a queue is divided; never to be changed once documents are stored."""
 
+KIT_FIELDS = frozenset({"_id", "outbox", "unsent", "slot", "due", "epoch"})
+"""Stored beside a document's own fields; the kit alone reads and writes them."""
+
 _NAMESPACE = UUID("6f1c9d0e-8a57-5d0b-9e55-0f6f6d1c7a11")
 
 
@@ -96,6 +99,14 @@ class Document(Part):
     wait: Wait | None = None
 
     _recorded: list[Event] = PrivateAttr(default_factory=list)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse fields that the kit stores beside a document's own."""
+        super().__pydantic_init_subclass__(**kwargs)
+        taken = KIT_FIELDS & set(cls.model_fields)
+        if taken:
+            raise TypeError(f"{cls.__name__} declares {', '.join(sorted(taken))}, which the kit stores for itself")
 
     # -- events ---------------------------------------------------------------------------------------------
 

@@ -123,6 +123,31 @@ class Reactor:
 
     async def apply(self, received: Sequence[Received]) -> dict[str, list[tuple[Record, str]]]:
         """Decide on these events and write. Returns per key the records, from the first poison one on, with reasons."""
+        poisoned: dict[str, list[tuple[Record, str]]] = {}
+        for segment in self._segments(received):
+            going_on = []
+            for item in segment:
+                if item.subject in poisoned:
+                    poisoned[item.subject].append((item.record, "waits behind an earlier event"))
+                else:
+                    going_on.append(item)
+            poisoned |= await self._apply(going_on)
+        return poisoned
+
+    def _segments(self, received: Sequence[Received]) -> list[list[Received]]:
+        """Cut the batch before an event routed by a field, where an earlier one may create what it should find."""
+        segments: list[list[Received]] = [[]]
+        creates = False
+        for item in received:
+            row = self._row(item)
+            if creates and isinstance(row.route, Field):
+                segments.append([])
+                creates = False
+            segments[-1].append(item)
+            creates = creates or row.creates
+        return segments
+
+    async def _apply(self, received: Sequence[Received]) -> dict[str, list[tuple[Record, str]]]:
         if not received:
             return {}
         routes = await self._routes(received)

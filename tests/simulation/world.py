@@ -92,9 +92,16 @@ class Declared:
     settings: KitSettings
     build: Callable[[Any, httpx.AsyncClient], Service]
     processes: int = 2
+    _built: dict[str, Any] = field(default_factory=dict)
 
-
-Outside = Callable[[httpx.Request], Awaitable[httpx.Response]]
+    def service(self, world: World) -> Service:
+        """The service, built once for all its processes: making its routes takes longer than most plays."""
+        if not self._built:
+            self._built["network"] = _Network()
+            self._built["service"] = self.build(self.settings, httpx.AsyncClient(transport=self._built["network"]))
+        self._built["network"].world = world
+        service: Service = self._built["service"]
+        return service
 
 
 class World:
@@ -152,9 +159,8 @@ class World:
             return not self.calm and self.random.random() < self.faults.publish
 
         bus = MemoryBus(self.broker, gate=gate, refuses=refuses, running=False)
-        http = httpx.AsyncClient(transport=_Network(self, holder))
         chassis = Chassis(
-            declared.build(declared.settings, http),
+            declared.service(self),
             declared.settings,
             store=self.stores[declared.name].seen_by(gate),
             bus=bus,
@@ -199,11 +205,18 @@ class World:
     def actors(self) -> list[Actor]:
         """Everybody who may take a step now."""
         found = list(self.others)
+        now = self.clock.now()
+        due = {
+            (service, name)
+            for service, store in self.stores.items()
+            for name, collection in store.collections.items()
+            if any(at <= now for at in collection.timed["due"].values())
+        }
         for process in self.processes:
-            found.extend(self._actors_of(process))
+            found.extend(self._actors_of(process, due))
         return [actor for actor in found if actor.name not in (actor.process.busy if actor.process else self._busy)]
 
-    def _actors_of(self, process: Process) -> list[Actor]:
+    def _actors_of(self, process: Process, due: set[tuple[str, str]]) -> list[Actor]:
         chassis = process.chassis
         found = []
         if chassis.publisher.waiting:
@@ -215,19 +228,11 @@ class World:
             name = f"due {collection}"
             if not worker.leases.holds():
                 found.append(Actor(process, "renew", name, self._renewing(worker)))
-            elif worker._rows and (worker._outcomes or self._something_due(process, collection)):
+            elif worker._rows and (worker._outcomes or (process.service, collection) in due):
                 found.append(Actor(process, "due", name, worker.work))
             if self.random.random() < 0.02:
                 found.append(Actor(process, "renew", name, self._renewing(worker)))
         return found
-
-    def _something_due(self, process: Process, collection: str) -> bool:
-        now = self.clock.now()
-        return any(due <= now for due in self.dues(process.service, collection).values())
-
-    def dues(self, service: str, collection: str) -> dict[str, datetime]:
-        """The due times of a collection's documents, read past every gate."""
-        return self.stores[service].times(collection, "due")
 
     def _reading(self, process: Process, group: str) -> Callable[[], Awaitable[int]]:
         async def step() -> int:
@@ -379,14 +384,10 @@ class World:
 class _Network(httpx.AsyncBaseTransport):
     """What a process of ours sees of the world outside: hosts in memory, refusals, and answers that get lost."""
 
-    def __init__(self, world: World, holder: list[Process]) -> None:
-        self._world = world
-        self._holder = holder
+    world: World
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        world = self._world
-        if self._holder and self._holder[0].dead:
-            raise Crash
+        world = self.world
         transport = world.hosts.get(request.url.host)
         chance = world.random.random()
         if transport is None or (not world.calm and chance < world.faults.http_refused):
@@ -394,8 +395,6 @@ class _Network(httpx.AsyncBaseTransport):
         response = await transport.handle_async_request(request)
         if not world.calm and chance > 1 - world.faults.http_lost:
             raise httpx.ReadTimeout("lost", request=request)
-        if self._holder and self._holder[0].dead:
-            raise Crash
         return response
 
 

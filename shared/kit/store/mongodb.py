@@ -191,17 +191,24 @@ class MongoStore:
                 )
 
     async def stamp(self, collection: str, slots: Mapping[int, int], until: datetime) -> None:
-        """Raise the epoch of each slot's documents that are due until ``until``."""
+        """Raise the epoch of each slot's documents that are due until ``until``.
+
+        One update an epoch, not one a slot: a worker that takes many slots at once mostly finds them at few epochs.
+        """
         if not slots:
             return
         async with _answering():
             await self._collection(collection).bulk_write(
                 [
                     UpdateMany(
-                        {"slot": slot, "due": {"$gte": EPOCH, "$lte": until}, "epoch": {"$lt": epoch}},
+                        {
+                            "due": {"$gte": EPOCH, "$lte": until},
+                            "slot": {"$in": sorted(slot for slot, at in slots.items() if at == epoch)},
+                            "epoch": {"$lt": epoch},
+                        },
                         {"$set": {"epoch": epoch}},
                     )
-                    for slot, epoch in slots.items()
+                    for epoch in sorted(set(slots.values()))
                 ],
                 ordered=False,
             )

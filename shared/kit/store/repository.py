@@ -14,14 +14,11 @@ from pydantic import BaseModel
 from shared.contracts.base import Event
 from shared.kit.clock import Clock
 from shared.kit.decisions import Ref, Want, Where
-from shared.kit.document import Document, derived_id, slot_of
+from shared.kit.document import KIT_FIELDS, Document, derived_id, slot_of
 from shared.kit.store.mongodb import encode
 from shared.kit.store.port import Found, Index, Outcome, Store, Unstorable, Write
 
 D = TypeVar("D", bound=Document)
-
-_KIT_FIELDS = frozenset({"_id", "outbox", "unsent", "slot", "due", "epoch"})
-"""Stored beside the model's own fields; the kit alone reads and writes them."""
 
 
 class NewerShape(Exception):
@@ -245,7 +242,7 @@ def hold(document: type[D], id: str, raw: Mapping[str, Any] | None) -> Held[D]:
         return Held(document, id, None, None)
     if raw.get("shape", 1) > document.shape_known:
         raise NewerShape(f"{document.__name__} of shape {raw['shape']}; this release knows {document.shape_known}")
-    fields = {name: value for name, value in raw.items() if name not in _KIT_FIELDS}
+    fields = {name: value for name, value in raw.items() if name not in KIT_FIELDS}
     return Held(document, id, raw, document.model_validate({"id": raw["_id"], **fields}))
 
 

@@ -37,6 +37,7 @@ class MemoryBroker:
         self.topics: dict[str, list[list[Record]]] = {}
         self.groups: dict[str, _Group] = {}
         self.clients: list[MemoryBus] = []
+        self.appended = 0
 
     def topic(self, name: str) -> list[list[Record]]:
         """The partitions of a topic, made where they are missing."""
@@ -48,6 +49,7 @@ class MemoryBroker:
         log = self.topic(message.topic)[partition]
         record = Record(message.topic, partition, len(log), message.key.encode(), message.value, message.headers)
         log.append(record)
+        self.appended += 1
         for client in self.clients:
             client.arrived.set()
         return record
@@ -81,6 +83,8 @@ class _Subscription:
     handler: Handler
     max_records: int
     generation: int = -1
+    empty_at: int = -1
+    """How many records the broker had when there was nothing to read."""
     next: dict[tuple[str, int], int] = field(default_factory=dict)
 
 
@@ -200,11 +204,14 @@ class MemoryBus:
         if subscription.generation != group.generation:
             subscription.generation = group.generation
             subscription.next = {}
+        elif subscription.empty_at == self.broker.appended:
+            return []
         records: list[Record] = []
         for topic, partition in self._assigned(subscription):
             start = subscription.next.get((topic, partition), group.committed.get((topic, partition), 0))
             room = subscription.max_records - len(records)
             records.extend(self.broker.topic(topic)[partition][start : start + room])
+        subscription.empty_at = self.broker.appended if not records else -1
         return records
 
     async def step(self, name: str, *, max_records: int | None = None) -> int:
