@@ -31,10 +31,10 @@ class Unstorable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index over ``fields``; ``partial`` covers only documents that hold the (single) field."""
+    """An index over ``fields``; ``sparse`` covers only documents that hold the (single) field."""
 
     fields: tuple[str, ...]
-    partial: bool = False
+    sparse: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,5 +255,5 @@ def unsent_of(collection: str, raw: Mapping[str, Any]) -> Unsent | None:
 
 def indexes_of(document: type[Document]) -> list[Index]:
     """The indexes that the kit's queries and the document's own routes, facts and listings need."""
-    own = [Index((name,)) for name in document.indexes]
-    return [Index(("slot", "due")), Index(("due",)), Index(("unsent",), partial=True), *own]
+    own = [Index((name, "_id")) for name in document.indexes]  # pages go on behind an id
+    return [Index(("slot", "due")), Index(("due",)), Index(("unsent",), sparse=True), *own]

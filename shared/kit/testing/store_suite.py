@@ -8,16 +8,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from shared.kit.store.port import EPOCH, MAX_DOCUMENT_BYTES, Found, Index, Outcome, Store, Unstorable, Write
+from shared.kit.document import Document
+from shared.kit.store.port import EPOCH, MAX_DOCUMENT_BYTES, Found, Outcome, Store, Unstorable, Write
+from shared.kit.store.repository import indexes_of
 
 WON, LOST = Outcome.WON, Outcome.LOST
 AT = datetime(2026, 3, 2, 15, 0, 0, 123_000, tzinfo=UTC)
 
-INDEXES = (Index(("slot", "due")), Index(("due",)), Index(("unsent",), partial=True), Index(("owner",)))
+
+class Thing(Document):
+    """What the suite's collections have the indexes of."""
+
+    collection: ClassVar[str] = "thing"
+    indexes: ClassVar[tuple[str, ...]] = ("owner",)
+
+
+INDEXES = indexes_of(Thing)
 
 UNENCODABLE: Mapping[str, Any] = {
     "half a character": "\ud800",
@@ -29,7 +39,7 @@ UNENCODABLE: Mapping[str, Any] = {
 }
 """Values with which a document cannot be encoded, by what is wrong with them."""
 
-SECRET = "Synthea Canary"
+CANARY = "Synthea Canary"
 """What must not be shown by any refusal."""
 
 
@@ -121,15 +131,15 @@ class StoreSuite:
         outcomes = await store.write(
             "apart",
             [
-                fresh("inserted", value=value, name=SECRET),
+                fresh("inserted", value=value, name=CANARY),
                 Write("there", 1, {"version": 2, "value": value}),
-                Write("there", 1, {"version": 2, "name": SECRET}, [{**event(1), "data": value}]),
+                Write("there", 1, {"version": 2, "name": CANARY}, [{**event(1), "data": value}]),
                 fresh("good"),
             ],
         )
 
         assert [type(outcome) for outcome in outcomes] == [Unstorable, Unstorable, Unstorable, Outcome]
-        assert not any(SECRET in str(outcome) for outcome in outcomes)
+        assert not any(CANARY in str(outcome) for outcome in outcomes)
         assert {raw["_id"]: raw["version"] for raw in await store.find("apart", {})} == {"there": 1, "good": 1}
 
     async def test_a_document_that_grows_over_the_limit_is_set_apart_where_it_stands(self, store: Store) -> None:

@@ -1,0 +1,186 @@
+"""The real store, by both drivers: the suite every store passes, and what only a server can lose."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from shared.kit.document import SLOTS
+from shared.kit.store.mongodb import Driver, MongoStore
+from shared.kit.store.port import EPOCH, Conditions, Outcome, Store, StoreUnavailable, Unstorable, Write
+from shared.kit.testing.store_suite import AT, INDEXES, StoreSuite, event, fresh
+from tests.integration.conftest import StoreServer
+
+DRIVERS: tuple[Driver, ...] = ("pymongo", "motor")
+
+
+@pytest.fixture(params=DRIVERS)
+def driver(request: pytest.FixtureRequest) -> Driver:
+    found: Driver = request.param
+    return found
+
+
+class TestMongoStore(StoreSuite):
+    @pytest.fixture
+    async def store(self, mongodb_uri: str, driver: Driver) -> AsyncIterator[Store]:
+        store = MongoStore(mongodb_uri, f"suite-{uuid4().hex}", driver=driver)
+        yield store
+        await store.close()
+
+
+# -- plans ----------------------------------------------------------------------------------------------------
+
+
+def stages(plan: Mapping[str, Any]) -> Iterator[str]:
+    """The stages of a plan, however they are nested."""
+    if "stage" in plan:
+        yield str(plan["stage"])
+    for value in plan.values():
+        for inner in value if isinstance(value, list) else [value]:
+            if isinstance(inner, Mapping):
+                yield from stages(inner)
+
+
+QUERIES: Mapping[str, tuple[Conditions, str]] = {
+    "the look over all that is due": ({"due": {"$gte": EPOCH, "$lte": AT}}, "due"),
+    "what is due in one slot": ({"slot": 7, "due": {"$gte": EPOCH, "$lte": AT}}, "due"),
+    "the first that is due": ({"due": {"$gte": EPOCH}}, "due"),
+    "the sweep of what is not sent": ({"unsent": {"$gte": EPOCH, "$lte": AT}}, "unsent"),
+    "a route by a field": ({"owner": {"$in": ["owner-1", "owner-2"]}}, "_id"),
+    "facts by a field": ({"owner": "owner-1"}, "_id"),
+    "a page by a field": ({"owner": "owner-1", "_id": {"$gt": "0001"}}, "_id"),
+    "documents by their ids": ({"_id": {"$in": ["0001", "0002"]}}, "_id"),
+}
+
+
+@pytest.fixture(scope="module")
+def planned() -> str:
+    return f"plans-{uuid4().hex}"
+
+
+@pytest.mark.parametrize("query", list(QUERIES))
+async def test_every_query_of_the_kit_goes_by_an_index(mongodb_uri: str, planned: str, query: str) -> None:
+    store = MongoStore(mongodb_uri, planned)
+    if not await store.count("thing", {}):
+        await store.ensure("thing", INDEXES)
+        writes = [
+            fresh(
+                f"{n:04d}",
+                slot=n % SLOTS,
+                owner=f"owner-{n % 50}",
+                **({"due": AT + timedelta(seconds=n - 500)} if n % 2 else {}),
+                **({"unsent": AT + timedelta(seconds=n - 500)} if n % 10 == 0 else {}),
+            )
+            for n in range(2000)
+        ]
+        assert set(await store.write("thing", writes)) == {Outcome.WON}
+    conditions, sort = QUERIES[query]
+
+    plan = await store.plan("thing", conditions, sort=sort, limit=200)
+
+    assert "COLLSCAN" not in set(stages(plan)), plan
+    assert {"IXSCAN", "IDHACK", "EXPRESS_IXSCAN"} & set(stages(plan)), plan
+    await store.close()
+
+
+async def test_a_query_by_a_field_without_an_index_is_seen_to_read_everything(mongodb_uri: str) -> None:
+    store = MongoStore(mongodb_uri, f"plans-{uuid4().hex}")
+    await store.ensure("thing", INDEXES)
+
+    plan = await store.plan("thing", {"sequence": {"$gte": 1}}, sort="sequence", limit=10)
+
+    assert "COLLSCAN" in set(stages(plan)), plan
+    await store.close()
+
+
+# -- a server that dies ---------------------------------------------------------------------------------------
+
+
+async def test_kill_9_under_load_loses_no_acknowledged_write(store_server: StoreServer, driver: Driver) -> None:
+    store = MongoStore(store_server.uri, "killed", driver=driver, timeout=1.0)
+    await store.ensure("thing", INDEXES)
+    acknowledged: dict[str, int] = {}
+    enough = asyncio.Event()
+
+    async def write_on(writer: int) -> None:
+        """Insert documents and record an event on each, until the server is gone."""
+        number = 0
+        while True:
+            ids = [f"{writer}-{number + n}" for n in range(5)]
+            number += len(ids)
+            try:
+                born = await store.write("thing", [fresh(id) for id in ids])
+                acknowledged.update({id: 1 for id, o in zip(ids, born, strict=True) if o is Outcome.WON})
+                changes = [Write(id, 1, {"version": 2, "sequence": 1, "unsent": AT}, [event(1)]) for id in ids]
+                changed = await store.write("thing", changes)
+                acknowledged.update({id: 2 for id, o in zip(ids, changed, strict=True) if o is Outcome.WON})
+            except StoreUnavailable:
+                return
+            if len(acknowledged) >= 400:
+                enough.set()
+
+    writers = [asyncio.ensure_future(write_on(n)) for n in range(4)]
+    await asyncio.wait_for(enough.wait(), 120)
+    await asyncio.to_thread(store_server.kill)
+    await asyncio.wait_for(asyncio.gather(*writers), 60)
+    await asyncio.to_thread(store_server.start)
+
+    stored = {raw["_id"]: raw for raw in await store.find("thing", {}, limit=1_000_000)}
+    assert len(acknowledged) >= 400
+    lost = {id: v for id, v in acknowledged.items() if id not in stored or stored[id]["version"] < v}
+    assert not lost, f"{len(lost)} of {len(acknowledged)} acknowledged writes are gone"
+    halves = [id for id, raw in stored.items() if len(raw["outbox"]) != raw["version"] - 1]
+    assert not halves, "a document stands without the events of its version"
+    await store.close()
+
+
+async def test_a_server_that_is_gone_is_unavailable_and_the_same_client_finds_it_again(
+    store_server: StoreServer, driver: Driver
+) -> None:
+    store = MongoStore(store_server.uri, "gone", driver=driver, timeout=1.0)
+    await store.ensure("thing", INDEXES)
+    assert await store.write("thing", [fresh("a", due=AT)]) == [Outcome.WON]
+
+    await asyncio.to_thread(store_server.kill)
+
+    with pytest.raises(StoreUnavailable):
+        await store.ping()
+    with pytest.raises(StoreUnavailable):
+        await store.load("thing", ["a"])
+    with pytest.raises(StoreUnavailable):
+        await store.find("thing", {})
+    with pytest.raises(StoreUnavailable):
+        await store.count("thing", {})
+    with pytest.raises(StoreUnavailable):
+        await store.write("thing", [fresh("b")])
+    with pytest.raises(StoreUnavailable):
+        await store.sent("thing", [("a", 1)])
+    with pytest.raises(StoreUnavailable):
+        await store.stamp("thing", {0: 1}, AT)
+    with pytest.raises(StoreUnavailable):
+        await store.append("trail", [{"at": AT}])
+    with pytest.raises(StoreUnavailable):
+        await store.ensure("other", INDEXES)
+    (refusal,) = await store.write("thing", [fresh("c", value={1})])
+    assert isinstance(refusal, Unstorable), "what can never be stored is refused, with or without a server"
+
+    await asyncio.to_thread(store_server.start)
+
+    await store.ping()
+    assert await store.write("thing", [Write("a", 1, {"version": 2}), fresh("b")]) == [Outcome.WON, Outcome.WON]
+    await store.close()
+
+
+async def test_a_refusal_names_no_address_and_no_content() -> None:
+    store = MongoStore("mongodb://user-canary:word-canary@127.0.0.1:9/", "nowhere", timeout=0.2)
+
+    with pytest.raises(StoreUnavailable) as refused:
+        await store.write("thing", [fresh("a", name="name-canary")])
+
+    assert "canary" not in str(refused.value)
+    await store.close()
