@@ -216,6 +216,7 @@ def view(document: Authorization) -> dict[str, Any]:
         "expedited": document.expedited,
         "requested_at": _text(document.requested_at),
         "rule": document.terms.why,
+        "carried_to": document.carried_to,
         "appeal": document.terms.appeal,
         "ruling": _ruling(document.current) if document.current else None,
         "claims": [_claim(submission) for submission in document.submissions],

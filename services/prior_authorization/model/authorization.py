@@ -152,6 +152,8 @@ class Authorization(Document):
     appeal_id: str | None = None
     cancel_id: str | None = None
     cancel_reason: str | None = None
+    carried_to: str | None = None
+    """The alternative referral that relies on this approval since its own was rejected by the specialist."""
     current: Ruling | None = None
     history: list[Ruling] = []
     contradictions: list[Ruling] = []

@@ -105,7 +105,10 @@ def referral_ended(
     facts: Facts,
     now: datetime,
 ) -> Authorization:
-    """The referral will not use the approval: call it off with the payer, where the payer may have it."""
+    """The referral will not use the approval: call it off with the payer, unless an alternative referral relies on it."""
+    if isinstance(event, ReferralRejected) and event.authorization_carried:
+        document.carried_to = event.alternative_id
+        return document
     code = {ReferralCancelled: "referral-cancelled", ReferralFailed: "referral-failed"}
     return call_off(document, code.get(type(event), "referral-rejected"), now)
 

@@ -180,6 +180,19 @@ async def test_an_approval_that_a_rejected_referral_will_not_use_is_given_back()
     assert (await world.of("tess")).state is State.WITHDRAWN
 
 
+async def test_an_approval_that_an_alternative_referral_relies_on_stays_in_force() -> None:
+    world = World()
+    await world.know("tess", "SBX-APPROVE-1")
+    await world.refer("tess")
+    await world.until(1)
+    heir = {"alternative_id": uid("alternative"), "authorization_carried": True}
+    await world.tell(ReferralRejected, "tess", specialist_id=uid("specialist"), reason="capacity", **heir)
+    await world.until(2)
+    document = await world.of("tess")
+    assert (document.state, document.carried_to) == (State.APPROVED, uid("alternative"))
+    assert world.events("tess") == ["submitted", "approved"]
+
+
 async def test_a_denied_request_is_never_updated() -> None:
     world = World()
     await world.know("tess", "SBX-DENY-1")
