@@ -105,7 +105,7 @@ def referral_ended(
     facts: Facts,
     now: datetime,
 ) -> Authorization:
-    """The referral will not use the approval: call it off with the payer, unless an alternative referral relies on it."""
+    """The referral will not use the approval: call it off with the payer, unless an alternative relies on it."""
     if isinstance(event, ReferralRejected) and event.authorization_carried:
         document.carried_to = event.alternative_id
         return document
