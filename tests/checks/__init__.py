@@ -1,0 +1,1 @@
+"""What must hold once everything has come to rest, over plain lists: the same in a simulation and on real wires."""
