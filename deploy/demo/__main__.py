@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -23,15 +22,15 @@ from deploy.demo.cases import DEFAULT_FOLDER, Case, UnusableScenario, load
 from deploy.demo.conductor import Conductor, Restless
 from deploy.demo.player import Line, Story, play_all
 from deploy.demo.world import furnish
-from deploy.embedded.stack import DEFAULT_FOLDER as DATA
-from deploy.embedded.stack import Stack, StackError
+from deploy.embedded.stack import ROOT, Stack, StackError
 from shared.kit.clock import OffsetClock
 
 # Moving the clock wakes the workers at once, so they need not look often by themselves.
 _ENVIRONMENT = {"POLL_SECONDS": "1", "LOG_LEVEL": "WARNING"}
+_DATA = ROOT / ".data" / "demo"
 _WIDTH = 120
 _SHOWN = "05-denied-then-overturned"
-"""The case whose trace is shown, where it is among those played; it takes the longest way."""
+"""The case whose trace is shown, where it is among those played; else the longest trace is."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,11 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not cases:
             console.print(f"there are no bundles (*.json) in {options.bundles}")
             return 2
-        with tempfile.TemporaryDirectory(prefix="demo-", dir=_data_folder()) as folder:
-            console.print("starting broker, store, payer, gateways and six services ...")
-            with Stack(Path(folder) / "stack", environment=_ENVIRONMENT) as stack:
-                stories = asyncio.run(_play(stack, cases, console))
-            _show_trace(stories, traces.read(stack.traces), console)
+        console.print("starting broker, store, payer, gateways and six services ...")
+        with Stack(options.data, environment=_ENVIRONMENT) as stack:
+            stories = asyncio.run(_play(stack, cases, console))
+        _show_trace(stories, traces.read(stack.traces), console)
     except (UnusableScenario, StackError, Restless, NoAnswer, Refusal) as error:
         console.print(f"[bold red]the demo stopped:[/] {error}", highlight=False)
         return 1
@@ -61,18 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m deploy.demo", description=__doc__)
     parser.add_argument("--bundles", type=Path, default=DEFAULT_FOLDER, help="a folder of FHIR R4 bundles (*.json)")
+    parser.add_argument("--data", type=Path, default=_DATA, help="where the stack writes; logs stay until the next run")
     return parser.parse_args(arguments)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """SIGTERM ends the demo as Ctrl-C does, so that the stack is stopped."""
     raise KeyboardInterrupt
-
-
-def _data_folder() -> Path:
-    folder = DATA.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 async def _play(stack: Stack, cases: Sequence[Case], console: Console) -> list[Story]:
@@ -90,10 +83,11 @@ async def _play(stack: Stack, cases: Sequence[Case], console: Console) -> list[S
 
 def _show_trace(stories: Sequence[Story], spans: list[traces.Span], console: Console) -> None:
     lines = [line for story in stories for line in story.lines if line.referral_id]
-    chosen = next((line for line in lines if line.case == _SHOWN), lines[0] if lines else None)
-    found = traces.of_case(spans, chosen.referral_id) if chosen is not None else []
-    if chosen is not None and found:
-        console.print(show.trace(chosen.title, found))
+    wanted = [line for line in lines if line.case == _SHOWN] or lines
+    found = [(line.title, traces.of_case(spans, line.referral_id)) for line in wanted]
+    title, longest = max(found, key=lambda one: len(one[1]), default=("", []))
+    if longest:
+        console.print(show.trace(title, longest))
 
 
 def _verdict(stories: Sequence[Story], console: Console) -> int:

@@ -50,7 +50,10 @@ class Look:
 class Conductor:
     """Knows when nothing is in flight, and moves the shared clock on."""
 
-    def __init__(self, api: Api, clock: DomainClock, *, patience: float = 45.0) -> None:
+    def __init__(
+        self, api: Api, clock: DomainClock, *, patience: float = 45.0, look_every: float = _LOOK_EVERY
+    ) -> None:
+        self._look_every = look_every
         self._api = api
         self._clock = clock
         self._patience = patience
@@ -70,7 +73,7 @@ class Conductor:
             before = None if look.stirring else look
             if time.monotonic() > end:
                 raise Restless(", ".join(look.stirring) or "events keep coming")
-            await asyncio.sleep(_LOOK_EVERY)
+            await asyncio.sleep(self._look_every)
 
     def advance(self, due: datetime | None, wishes: Iterable[datetime], until: datetime) -> bool:
         """Move on to what is due next, or to where somebody waits for time to pass; False where that is too far."""

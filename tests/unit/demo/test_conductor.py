@@ -43,7 +43,7 @@ def conductor(*pulses: dict[str, Any], outside: str | None = None) -> Conductor:
 
     urls = {name: f"http://{name}" for name in (*SERVICES, "payer", "gateway")}
     http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
-    return Conductor(Api(urls, lambda role: role, http), FrozenClock(NOW), patience=0.3)
+    return Conductor(Api(urls, lambda role: role, http), FrozenClock(NOW), patience=0.3, look_every=0.005)
 
 
 async def test_all_is_quiet_when_nothing_is_in_flight_on_two_looks() -> None:
