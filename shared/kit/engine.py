@@ -21,7 +21,7 @@ from shared.kit.parking import Parking, parking_key
 from shared.kit.reactions import Field, Reaction, Reactions
 from shared.kit.store.port import Found, Outcome, Unstorable
 from shared.kit.store.repository import Held, Repository, hold
-from shared.kit.telemetry import Telemetry, Traced, case_attributes, log, where_raised
+from shared.kit.telemetry import Telemetry, Traced, case_attributes, log, same_trace, where_raised
 
 
 class _FactsMissing(Exception):
@@ -56,6 +56,18 @@ class _Round:
     held: dict[str, Held[Any]]
     spans: list[Traced] = field(default_factory=list)
     folded: dict[str, list[_Pair]] = field(default_factory=dict)
+
+
+def _own_trace(document: Document | None, row: Reaction, item: Received) -> str | None:
+    """A document's own trace, where its case goes on because of an event that belongs to another case.
+
+    Such an event was led here by a field: the patient, the calendar, the service that this document waits for. Without
+    this the rest of the case would be told in the other one's trace.
+    """
+    own = document.trace if document is not None else None
+    if own is None or not isinstance(row.route, Field):
+        return None
+    return None if item.trace is not None and same_trace(own, item.trace) else own
 
 
 class Reactor:
@@ -230,9 +242,10 @@ class Reactor:
             return
         if decide is not None:
             known = self._facts_for(row, pair.id, item.event, document, facts)
+            own = _own_trace(document, row, item)
             traced = self._telemetry.start(
                 f"process {item.event.type}",
-                item.trace,
+                own or item.trace,
                 {
                     "messaging.system": "kafka",
                     "messaging.operation.type": "process",
@@ -243,6 +256,7 @@ class Reactor:
                     **case_attributes(item.event),
                 },
                 kind=SpanKind.CONSUMER,
+                links=[item.trace] if own else [],
             )
             try:
                 decided = decide(document, item.event, known, self._repository.clock.now())

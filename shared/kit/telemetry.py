@@ -147,6 +147,11 @@ def _context(traceparent: str) -> SpanContext | None:
     return context if context.is_valid else None
 
 
+def same_trace(one: str, other: str) -> bool:
+    """Whether two W3C traceparents belong to one trace."""
+    return one.split("-")[1:2] == other.split("-")[1:2]
+
+
 @dataclass(slots=True)
 class Traced:
     """One piece of work: the trace context to hand on, and the span where it is recorded."""
