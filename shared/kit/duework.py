@@ -86,6 +86,7 @@ class DueWorker:
         self._sweep_after = sweep_after
         self._calling: dict[tuple[str, str], tuple[int, asyncio.Task[None]]] = {}
         self._not_made: set[str] = set()
+        """Attempts of which this process is sure that their call was not begun, whatever became of their write."""
         self._outcomes: list[_Outcome] = []
         self._gates = {
             row.name: asyncio.Semaphore(row.concurrency) for row in self._rows.values() if isinstance(row, Call)
@@ -255,6 +256,7 @@ class DueWorker:
             # The timer stays as it is, so that the attempt is found again should this worker die.
             decided.timers.setdefault(row.name, due.at)
             decided.timers[row.name] = min(decided.timers[row.name], due.at)
+            self._not_made.add(decided.attempts[row.name].id)
             work.calls.append(row)
         elif decided.timers.get(row.name) == due.at:
             decided.rest(row.name)

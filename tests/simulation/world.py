@@ -12,6 +12,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -32,6 +33,10 @@ from shared.kit.testing.tokens import AUDIENCE, ISSUER, JWKS_URL, TestIssuer
 
 START = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 LEASE = 10.0
+
+
+ROLE: ContextVar[str] = ContextVar("role", default="api")
+"""What kind of actor is at work; requests from outside are the API's work."""
 
 
 class Crash(BaseException):
@@ -121,6 +126,8 @@ class World:
         self.random = random.Random(seed)
         self.faults = faults or Faults()
         self.calm = False
+        self.patience = 2_000
+        """How many rounds it may take to come to rest."""
         self.clock = FrozenClock(at)
         self.broker = MemoryBroker(partitions)
         self.issuer = TestIssuer()
@@ -130,8 +137,10 @@ class World:
         self.hosts: dict[str, httpx.AsyncBaseTransport] = {}
         self.others: list[Actor] = []
         self.gates: Counter[str] = Counter()
-        self.crashed_at: Counter[str] = Counter()
+        self.crashed_at: Counter[tuple[str, str]] = Counter()
         self.steps = 0
+        self.unanswered = 0
+        """Outside calls whose answer nobody can know: lost, refused at an unknown point, or in flight at a kill."""
         self._depth = 0
         self._busy: set[str] = set()
         self._numbers = 0
@@ -183,12 +192,16 @@ class World:
         if process.dead:
             return
         process.dead = True
-        self.crashed_at[where] += 1
+        self.unanswered += self._in_flight(process)
+        self.crashed_at[where, ROLE.get()] += 1
         process.bus.leave()
         for worker in process.chassis.workers.values():
             for _, task in list(worker._calling.values()):
                 task.cancel()
         self.processes.remove(process)
+
+    def _in_flight(self, process: Process) -> int:
+        return sum(worker.busy for worker in process.chassis.workers.values())
 
     def live(self, service: str) -> list[Process]:
         """The processes of a service that run."""
@@ -264,6 +277,7 @@ class World:
         self.steps += 1
         busy = actor.process.busy if actor.process else self._busy
         busy.add(actor.name)
+        role = ROLE.set(actor.kind)
         try:
             await actor.step()
         except Crash:
@@ -271,6 +285,7 @@ class World:
         except StoreUnavailable:
             pass  # The step's loop would come again, after a backoff.
         finally:
+            ROLE.reset(role)
             busy.discard(actor.name)
 
     def _disturb(self) -> None:
@@ -305,12 +320,16 @@ class World:
         if self._depth < 3 and self.random.random() < faults.interleave:
             await self._in_between(1)
         if self._depth < 2 and self.random.random() < faults.freeze:
-            self.clock.pass_(LEASE * 2.5)
-            await self._in_between(12)
-            self.clock.pass_(LEASE * 2.5)
-            await self._in_between(12)
+            for _ in range(2):
+                self._freeze()
+                await self._in_between(12)
         if process.dead:
             raise Crash
+
+    def _freeze(self) -> None:
+        """More than a lease passes; whatever is in flight comes back to a slot that is no longer its own."""
+        self.unanswered += sum(self._in_flight(each) for each in self.processes)
+        self.clock.pass_(LEASE * 2.5)
 
     async def _in_between(self, steps: int) -> None:
         self._depth += 1
@@ -324,19 +343,21 @@ class World:
 
     # -- to the end -----------------------------------------------------------------------------------------
 
-    async def settle(self, limit: int = 2_000) -> None:
+    async def settle(self) -> None:
         """Step until nothing is left to do at this domain time, at last without faults, so that it really ends.
 
         Real time passes meanwhile, in seconds, as it does when a system comes to rest: backoffs and sweeps need it.
         """
         was = self.calm
-        for round in range(limit):
+        for round in range(self.patience):
             self.calm = was or round > 5
             if self.calm:
                 await self.revive()
             for _ in range(60):
                 if not await self.step() or not self._pending():
                     break
+            for _ in range(50):
+                await asyncio.sleep(0)  # Calls in flight go on; a second is long for them.
             if not self._pending():
                 self.calm = was
                 return
@@ -360,6 +381,7 @@ class World:
         return any(worker.busy for process in self.processes for worker in process.chassis.workers.values())
 
     async def _sweep(self) -> None:
+        role = ROLE.set("sweep")
         for process in list(self.processes):
             for worker in process.chassis.workers.values():
                 if f"due {worker.document.collection}" in process.busy:
@@ -369,6 +391,7 @@ class World:
                     await worker.sweep()
                 except (StoreUnavailable, Crash):
                     pass
+        ROLE.reset(role)
 
     def next_due(self) -> datetime | None:
         """When something is due next in any service."""
@@ -391,9 +414,11 @@ class _Network(httpx.AsyncBaseTransport):
         transport = world.hosts.get(request.url.host)
         chance = world.random.random()
         if transport is None or (not world.calm and chance < world.faults.http_refused):
+            world.unanswered += 1
             raise httpx.ConnectError("refused", request=request)
         response = await transport.handle_async_request(request)
         if not world.calm and chance > 1 - world.faults.http_lost:
+            world.unanswered += 1
             raise httpx.ReadTimeout("lost", request=request)
         return response
 

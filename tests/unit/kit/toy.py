@@ -93,8 +93,12 @@ POISON = "poison"
 UNSTORABLE = "unstorable"
 
 
+CURED: set[str] = set()
+"""Letters whose poison a newer release can take: what a fix of the code amounts to."""
+
+
 def take(box: Box | None, event: LetterArrived, facts: Facts, now: datetime) -> Box:
-    if event.text == POISON:
+    if event.text == POISON and event.letter_id not in CURED:
         raise Invalid("this letter cannot be taken")
     box = box or Box(id=facts.id)
     box.letters.append(event.letter_id)
