@@ -9,6 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
+pytest.register_assert_rewrite("shared.kit.testing.store_suite", "shared.kit.testing.bus_suite")
+
 
 @pytest.fixture(scope="session")
 def cases() -> Path:
