@@ -30,7 +30,7 @@ _QUIET = logging.getLogger("carerelay.faststream")
 _QUIET.setLevel(logging.ERROR)
 """What FastStream says below an error is of no use to an operator: that topics are not created by it, for one."""
 
-_BATCH_BYTES = 512 * 1024
+_BATCH_BYTES = 1024 * 1024
 _MAX_REQUEST_BYTES = 2 * 1024 * 1024
 
 
@@ -130,7 +130,8 @@ class KafkaBus:
                 if added is None:
                     break
                 taken.append(place)
-            if not taken:
+            # A batch takes its first message whatever its size: what Kafka would refuse is refused here.
+            if not taken or batch.size() > _BATCH_BYTES:
                 results[waiting.pop(0)] = failed = PublishFailed("larger than a batch")
                 break
             try:
@@ -158,7 +159,7 @@ class KafkaBus:
             client_id=self._client_id,
             acks="all",
             enable_idempotence=self._idempotence,
-            max_batch_size=_BATCH_BYTES * 2,
+            max_batch_size=_BATCH_BYTES,
             max_request_size=_MAX_REQUEST_BYTES,
             request_timeout_ms=int(self._request_timeout * 1000),
         )
@@ -219,6 +220,11 @@ async def _as_it_is(message: Any) -> Any:
     return message
 
 
+def _headers(headers: Sequence[tuple[str, bytes | None]]) -> tuple[tuple[str, bytes], ...]:
+    """A record's headers; one without a value, which the protocol allows, is an empty one."""
+    return tuple((name, value or b"") for name, value in headers)
+
+
 class _Joined(ConsumerRebalanceListener):  # type: ignore[misc]
     """Knows whether the group has given this consumer its place, and from where it reads on."""
 
@@ -266,7 +272,7 @@ class _Subscription:
         to FastStream would spin. When the process stops meanwhile, the batch stays uncommitted and is read again.
         """
         records = [
-            Record(r.topic, r.partition, r.offset, r.key, r.value, tuple(r.headers)) for r in message.raw_message
+            Record(r.topic, r.partition, r.offset, r.key, r.value, _headers(r.headers)) for r in message.raw_message
         ]
         delay = 0.05
         while True:
