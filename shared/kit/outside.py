@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from shared.kit.clock import SystemClock
 from shared.kit.decisions import Refused, Unanswered
 
 _NOT_TAKEN = frozenset({429, 503})
@@ -49,10 +50,17 @@ def retry_after(response: httpx.Response) -> float | None:
     text = response.headers.get("Retry-After", "").strip()
     if text.isdigit():
         return float(text)
+    at = _date(text)
+    if at is None:
+        return None
+    since = _date(response.headers.get("Date", "")) or SystemClock().real()
+    return max(0.0, (at - since).total_seconds())
+
+
+def _date(text: str) -> datetime | None:
+    """An HTTP date (RFC 9110 5.6.7), or None where it is not one."""
     try:
         at = parsedate_to_datetime(text)
     except (ValueError, TypeError):
         return None
-    sent = response.headers.get("Date")
-    since = parsedate_to_datetime(sent) if sent else datetime.now(UTC)
-    return max(0.0, (at - since).total_seconds())
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
