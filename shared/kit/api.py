@@ -38,7 +38,7 @@ from shared.kit.errors import (
 )
 from shared.kit.store.port import StoreUnavailable
 from shared.kit.store.repository import NewerShape, Repository
-from shared.kit.telemetry import Telemetry, log, where_raised
+from shared.kit.telemetry import Telemetry, log, well_formed, where_raised
 
 if TYPE_CHECKING:
     from shared.kit.auth import Verifier
@@ -179,8 +179,7 @@ class CallContext:
         answered: Answered = await self._door.commands.run(
             document, id, command, decide, self._request, exists=exists, status=status, wants=wants, answer=answer
         )
-        version = answered.version if answered.version is not None else answered.body.get("version")
-        headers = {"ETag": f'"{version}"'} if version is not None else {}
+        headers = {"ETag": f'"{answered.version}"'} if answered.version is not None else {}
         if answered.replayed:
             headers["Idempotency-Replayed"] = "true"
         return Reply(answered.status, answered.body, headers)
@@ -252,7 +251,7 @@ class _GuardedRoute(APIRoute):
                 return await inner(request)
             traced = door.telemetry.start(
                 f"{request.method} {template}",
-                request.headers.get("traceparent"),
+                well_formed(request.headers.get("traceparent")),
                 {"http.request.method": request.method, "http.route": template},
                 kind=SpanKind.SERVER,
             )

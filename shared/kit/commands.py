@@ -63,7 +63,7 @@ def digest(method: str, path: str, body: bytes) -> str:
     """The hash by which a repeated request is known to be the same; JSON bodies by content, not by spelling."""
     try:
         canonical = json.dumps(json.loads(body), sort_keys=True, separators=(",", ":")).encode() if body else b""
-    except ValueError:
+    except (ValueError, RecursionError):
         canonical = body
     return hashlib.sha256(method.encode() + b"\n" + path.encode() + b"\n" + canonical).hexdigest()
 
@@ -115,19 +115,20 @@ class Commands:
             if decided.trace is None:
                 decided.trace = traced.context
             body = answer(decided) if answer else _default_answer(decided)
-            self._remember(decided, request, status, body)
+            if request.key is not None:
+                self._remember(decided, request.key, request.digest, status, body)
             try:
                 write = self._repository.stage(held)
             except Unstorable as refusal:
                 raise TooLarge(f"{document.__name__} {refusal}") from refusal
             if write is None:
-                return Answered(status, body, decided.version)
+                return Answered(status, _versioned(body, decided.version), decided.version)
             outcome = (await self._repository.write(document, [(held, write)]))[0]
             if isinstance(outcome, Unstorable):
                 raise TooLarge(f"{document.__name__} {outcome}")
             if outcome is Outcome.WON:
                 self._telemetry.decided.add(1, {"carerelay.document.type": document.__name__})
-                return Answered(status, body, decided.version)
+                return Answered(status, _versioned(body, decided.version), decided.version)
             self._telemetry.conflicts.add(1, {"carerelay.document.type": document.__name__})
             facts.clear()
         raise Busy(f"{document.__name__} is changed by too many at once")
@@ -139,7 +140,7 @@ class Commands:
         kept = document.requests[request.key]
         if kept.request_hash != request.digest:
             raise KeyReused()
-        return Answered(kept.status, kept.body, None, replayed=True)
+        return Answered(kept.status, kept.body, kept.version, replayed=True)
 
     def _expect(self, document: Document | None, exists: Exists, request: Request) -> None:
         if document is None and exists is Exists.YES:
@@ -173,17 +174,22 @@ class Commands:
             links=[request.trace] if case else [],
         )
 
-    def _remember(self, document: Document, request: Request, status: int, body: dict[str, Any]) -> None:
-        if request.key is None:
-            return
+    def _remember(self, document: Document, key: str, digest: str, status: int, body: dict[str, Any]) -> None:
+        """Keep the answer in the write that it is the answer to; that write makes the next version."""
         now = self._repository.clock.real()
-        body.setdefault("version", document.version + 1)
-        document.requests[request.key] = Answer(request_hash=request.digest, status=status, body=body, at=now)
+        version = document.version + 1
+        kept = _versioned(body, version)
+        document.requests[key] = Answer(request_hash=digest, status=status, body=kept, at=now, version=version)
         if len(document.requests) > KEPT_REQUESTS:
             oldest_first = sorted(document.requests, key=lambda key: document.requests[key].at)
             for key in oldest_first[: len(document.requests) - KEPT_REQUESTS]:
                 if now - document.requests[key].at > KEPT_FOR or len(document.requests) > KEPT_REQUESTS * 4:
                     del document.requests[key]
+
+
+def _versioned(body: dict[str, Any], version: int) -> dict[str, Any]:
+    """A body that tells the document's version; a FHIR resource takes no fields but its own."""
+    return body if "resourceType" in body else {**body, "version": body.get("version", version)}
 
 
 def _default_answer(document: Document) -> dict[str, Any]:

@@ -58,6 +58,7 @@ class Answer(Part):
     status: int
     body: dict[str, Any]
     at: datetime
+    version: int | None = None
 
 
 class Wait(Part):

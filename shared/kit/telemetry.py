@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -150,6 +151,16 @@ def _context(traceparent: str) -> SpanContext | None:
 def same_trace(one: str, other: str) -> bool:
     """Whether two W3C traceparents belong to one trace."""
     return one.split("-")[1:2] == other.split("-")[1:2]
+
+
+def well_formed(traceparent: str | None) -> str | None:
+    """A traceparent from outside, or None where it is not one: it will be stored and handed on."""
+    if traceparent is None or not _TRACEPARENT.match(traceparent) or _context(traceparent) is None:
+        return None
+    return traceparent
+
+
+_TRACEPARENT = re.compile(r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 
 
 @dataclass(slots=True)
