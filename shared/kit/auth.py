@@ -60,7 +60,7 @@ class Verifier:
         self._audience = audience
         self._algorithms = [name for name in algorithms if name.lower() != "none" and not name.startswith("HS")]
         self._keys: dict[str, jwt.PyJWK] = {}
-        self._fetched = float("-inf")
+        self._fetched = self._asked = float("-inf")
         self._one_at_a_time = asyncio.Lock()
 
     async def caller(self, authorization: str | None) -> Caller:
@@ -99,8 +99,10 @@ class Verifier:
 
     async def _key(self, kid: str | None) -> jwt.PyJWK:
         async with self._one_at_a_time:
-            age = self._clock.monotonic() - self._fetched
-            if age > KEYS_KEPT or (kid not in self._keys and age > KEYS_ASKED_AGAIN):
+            now = self._clock.monotonic()
+            wanted = now - self._fetched > KEYS_KEPT or kid not in self._keys
+            if wanted and (not self._keys or now - self._asked > KEYS_ASKED_AGAIN):
+                self._asked = now
                 await self._fetch()
         if kid is None or kid not in self._keys:
             if not self._keys:
