@@ -13,7 +13,7 @@ from shared.kit.bus.envelope import message_of
 from shared.kit.bus.port import Bus, Message
 from shared.kit.store.port import Store, StoreUnavailable
 from shared.kit.store.repository import Unsent
-from shared.kit.telemetry import Telemetry, log
+from shared.kit.telemetry import Telemetry, log, where_raised
 
 
 class Publisher:
@@ -114,5 +114,12 @@ class Publisher:
             for wait in unfinished:
                 wait.cancel()
             if self._waiting:
-                await self.flush()
-        await self.flush()
+                await self._flush_surely()
+        await self._flush_surely()
+
+    async def _flush_surely(self) -> None:
+        """Send what waits. Whatever goes wrong, this loop goes on: what was not sent stays in its document."""
+        try:
+            await self.flush()
+        except Exception as error:
+            log.error("publisher.failed", error=where_raised(error), exc_info=error)
