@@ -17,7 +17,7 @@ from shared.kit.bus.port import Record
 from shared.kit.decisions import Facts, Want
 from shared.kit.document import Document
 from shared.kit.errors import DomainError
-from shared.kit.parking import Parking, parking_key
+from shared.kit.parking import WAITS, Parking, parking_key
 from shared.kit.reactions import Field, Reaction, Reactions
 from shared.kit.store.port import Found, Outcome, Unstorable
 from shared.kit.store.repository import Held, Repository, hold
@@ -111,7 +111,7 @@ class Reactor:
         for item in items:
             key = parking_key(item.record)
             if key in parked or key in aside:
-                aside.setdefault(key, []).append((item.record, "waits behind an earlier event"))
+                aside.setdefault(key, []).append((item.record, WAITS))
             elif isinstance(item, Unreadable):
                 aside[key] = [(item.record, item.reason)]
             else:
@@ -140,7 +140,7 @@ class Reactor:
             going_on = []
             for item in segment:
                 if item.subject in poisoned:
-                    poisoned[item.subject].append((item.record, "waits behind an earlier event"))
+                    poisoned[item.subject].append((item.record, WAITS))
                 else:
                     going_on.append(item)
             poisoned |= await self._apply(going_on)
@@ -180,7 +180,7 @@ class Reactor:
                 ]
         return {
             key: [(received[place].record, reason)]
-            + [(r.record, "waits behind an earlier event") for r in received[place + 1 :] if r.subject == key]
+            + [(r.record, WAITS) for r in received[place + 1 :] if r.subject == key]
             for key, (place, reason) in poisoned.items()
         }
 

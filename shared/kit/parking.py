@@ -69,7 +69,7 @@ class Parked(Document):
     transitions: ClassVar = {
         ParkedState.PARKED: frozenset({ParkedState.REPLAYING, ParkedState.CLEAR}),
         ParkedState.REPLAYING: frozenset({ParkedState.PARKED, ParkedState.CLEAR}),
-        ParkedState.CLEAR: frozenset({ParkedState.PARKED}),
+        ParkedState.CLEAR: frozenset({ParkedState.PARKED, ParkedState.REPLAYING}),
     }
 
     group: str
@@ -79,6 +79,10 @@ class Parked(Document):
     discarded: list[Discarded] = []
     timer: str | None = None
     reason: str | None = None
+
+
+WAITS = "waits behind an earlier event"
+"""Why a record is parked that is not poison itself."""
 
 
 def parking_key(record: Record) -> str:
@@ -104,13 +108,15 @@ class Parking:
         return {by_id[raw["_id"]] for raw in found if raw["state"] != ParkedState.CLEAR}
 
     async def append(self, group: str, key: str, records: Sequence[tuple[Record, str]]) -> None:
-        """Add records behind those that wait; a record that is there already is not added again."""
+        """Add records behind those that wait; a record that is there already is not added again.
+
+        Where the last of those that waited went off meanwhile, or the poison among them was discarded before, nothing
+        but order holds the records back: they are replayed by themselves.
+        """
         now = self._repository.clock.now()
 
         def add(parked: Parked | None) -> Parked:
             document = parked or Parked(id=parked_id(group, key), group=group, key=key)
-            if document.state is ParkedState.CLEAR:
-                document.move(ParkedState.PARKED)
             known = {entry.place for entry in document.entries} | {entry.place for entry in document.discarded}
             for record, reason in records:
                 entry = ParkedRecord(
@@ -125,8 +131,12 @@ class Parking:
                 )
                 if entry.place not in known:
                     document.entries.append(entry)
-            if not document.entries:
-                document.move(ParkedState.CLEAR)
+            if document.state is ParkedState.CLEAR and document.entries:
+                if document.entries[0].reason == WAITS:
+                    document.move(ParkedState.REPLAYING)
+                    document.wake("replay", now)
+                else:
+                    document.move(ParkedState.PARKED)
             return document
 
         await self._change(parked_id(group, key), add)
@@ -235,6 +245,8 @@ def draining(replay: Replay, rewake: Rewake) -> Jobs:
         return Drained(tuple(done), None)
 
     def drained(document: Parked, outcome: object, facts: Facts, now: datetime) -> Parked:
+        if document.state is not ParkedState.REPLAYING:
+            return document  # An operator gave the last entry up meanwhile.
         if not isinstance(outcome, Drained):
             document.wake("replay", now)
             return document
