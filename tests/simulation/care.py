@@ -176,6 +176,8 @@ class Care:
         except BaseException as error:
             error.add_note(f"seed {self.world.seed}: {', '.join(story.case.name for story in self.stories)}")
             raise
+        self.world.forget()
+        self.stories.clear()
 
     async def _play(self) -> None:
         world = self.world

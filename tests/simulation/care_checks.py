@@ -33,5 +33,7 @@ async def check_care(world: World, payer: Payer, gateway: Gateway, *, deduplicat
         authorizations=await _all(world, "prior_authorization", Authorization),
         deliveries=await _all(world, "notifications", Delivery),
     )
+    lost = sum(delivery.lost for delivery in held.deliveries)
+    assert lost <= world.unanswered, f"{lost} messages may be out, and {world.unanswered} answers were lost"
     now = world.clock.now()
     care.check_care(held, payer.ledger, gateway.ledger, now, may_be_unknown=lambda delivery: not deduplicate)

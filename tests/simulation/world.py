@@ -393,6 +393,15 @@ class World:
                     pass
         ROLE.reset(role)
 
+    def forget(self) -> None:
+        """Let go of everything: FastAPI keeps the endpoints that it has seen, and with them whole worlds."""
+        for store in self.stores.values():
+            store.collections.clear()
+        for each in (self.processes, self.others, self.broker.clients):
+            each.clear()
+        for each in (self.hosts, self.broker.topics, self.broker.groups):
+            each.clear()
+
     def next_due(self) -> datetime | None:
         """When something is due next in any service."""
         found = [
