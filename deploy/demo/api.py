@@ -45,7 +45,8 @@ class NoAnswer(Exception):
 class Api:
     """A client of the services and of the message gateway's control door.
 
-    ``urls`` names the base URL of each service and simulator; ``token`` makes a bearer token for a role.
+    ``urls`` names the base URL of each service and simulator; ``token`` makes a bearer token for a role. ``within``
+    gives the same client for one case: its requests belong to one trace, begun by whoever asks (W3C Trace Context).
     """
 
     def __init__(
@@ -55,12 +56,19 @@ class Api:
         http: httpx.AsyncClient,
         *,
         patience: float = 30.0,
+        traceparent: str | None = None,
     ) -> None:
         self._urls = dict(urls)
         self._token = token
         self._http = http
         self._patience = patience
+        self._traceparent = traceparent
         self._tokens: dict[str, str] = {}
+
+    def within(self, trace_id: str) -> Api:
+        """A client whose requests all belong to the trace with this id (32 hexadecimal digits)."""
+        parent = f"00-{trace_id}-{trace_id[:16]}-01"
+        return Api(self._urls, self._token, self._http, patience=self._patience, traceparent=parent)
 
     async def get(self, service: str, path: str, role: str, **params: str) -> Json:
         """Read."""
@@ -103,6 +111,8 @@ class Api:
         headers = {"Authorization": f"Bearer {self._tokens[role]}"}
         if key is not None:
             headers["Idempotency-Key"] = key
+        if self._traceparent is not None:
+            headers["traceparent"] = self._traceparent
         text = body if isinstance(body, str) or body is None else json.dumps(body)
         if text is not None:
             fhir = isinstance(body, str) or (isinstance(body, dict) and "resourceType" in body)

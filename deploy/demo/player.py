@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from uuid import NAMESPACE_URL, uuid4, uuid5
 
 from deploy.demo.api import Api, Flaw, Json, NoAnswer, Refusal
 from deploy.demo.cases import Action, Case, Do, Ending, Scenario, resources
@@ -90,8 +90,8 @@ class Story:
         self.registration = ""
         self.done = False
         self.wish: datetime | None = None
-        self._api = api
         self._key = f"{run}-{case.name}"
+        self._api = api.within(uuid5(NAMESPACE_URL, self._key).hex)
         self._now = now
         self._taken = 0
         self._begun = False

@@ -108,6 +108,21 @@ async def test_a_request_is_made_again_under_its_key_until_it_is_answered() -> N
     assert keys == ["key-1"] * 3
 
 
+async def test_the_requests_of_one_case_belong_to_one_trace() -> None:
+    parents: list[str | None] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        parents.append(request.headers.get("traceparent"))
+        return httpx.Response(200, json={})
+
+    api = Api({"intake": "http://intake"}, lambda role: role, httpx.AsyncClient(transport=httpx.MockTransport(answer)))
+    case = api.within("0af7651916cd43dd8448eb211c80319c")
+    await case.post("intake", "/registrations", "coordinator", "key-1", {})
+    await case.get("intake", "/patients", "coordinator")
+    await api.get("intake", "/patients", "coordinator")
+    assert parents == ["00-0af7651916cd43dd8448eb211c80319c-0af7651916cd43dd-01"] * 2 + [None]
+
+
 async def test_who_never_answers_is_given_up_and_who_refuses_is_heard() -> None:
     problem = {"title": "No", "errors": [{"path": "Patient.birthDate", "reason": "is not a date"}]}
 
