@@ -262,6 +262,8 @@ class _GuardedRoute(APIRoute):
                         response = await inner(request)
                 except (DomainError, RequestValidationError, HTTPException, StoreUnavailable, NewerShape) as error:
                     response = problem(refusal_of(error))
+                except RecursionError:
+                    response = problem(Malformed("the body is nested too deep"))
                 except Exception as error:
                     log.error("request.failed", route=template, error=where_raised(error), exc_info=error)
                     response = _failure()

@@ -93,9 +93,8 @@ class Verifier:
         except (jwt.PyJWTError, TypeError, ValueError) as error:
             raise Unauthenticated(f"the token does not hold ({type(error).__name__})") from None
         roles = claims.get("roles")
-        known = {role.value for role in Role}
-        held = frozenset(Role(name) for name in roles if name in known) if isinstance(roles, list) else frozenset()
-        return Caller(str(claims["sub"]), held)
+        named = [name for name in roles if isinstance(name, str)] if isinstance(roles, list) else []
+        return Caller(str(claims["sub"]), frozenset(role for role in Role if role.value in named))
 
     async def _key(self, kid: str | None) -> jwt.PyJWK:
         async with self._one_at_a_time:

@@ -17,7 +17,7 @@ from shared.kit.bus.port import Record
 from shared.kit.decisions import Facts, Want
 from shared.kit.document import Document
 from shared.kit.errors import DomainError
-from shared.kit.parking import WAITS, Parking, parking_key
+from shared.kit.parking import WAITS, Parking, parking_key, shown_key
 from shared.kit.reactions import Field, Reaction, Reactions
 from shared.kit.store.port import Found, Outcome, Unstorable
 from shared.kit.store.repository import Held, Repository, hold
@@ -121,7 +121,7 @@ class Reactor:
         for key, records in aside.items():
             await self._parking.append(self.group, key, records)
             self._telemetry.parked.add(len(records), {"messaging.consumer.group.name": self.group})
-            log.warning("key.parked", group=self.group, key=key, events=len(records), reason=records[0][1])
+            log.warning("key.parked", group=self.group, key=shown_key(key), events=len(records), reason=records[0][1])
 
     async def replay(self, record: Record) -> str | None:
         """Apply one parked record; None where it is done with, or the reason why it still is poison."""

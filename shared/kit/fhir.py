@@ -53,7 +53,6 @@ _QUOTED = re.compile(r"'([A-Za-z]+)'")
 _REASONS = {
     "missing": "is required",
     "model_field_validation.missing": "is required",
-    "extra_forbidden": "is not a FHIR R4 element here",
     "string_type": "must be a string",
     "string_unicode": "is not valid Unicode",
     "list_type": "must be a list",
@@ -166,13 +165,16 @@ def _is_type(value: object) -> bool:
 
 def _flaw(error: ErrorDetails, root: str) -> Flaw:
     path = root
-    for step in error["loc"]:
+    steps = error["loc"]
+    if error["type"] == "extra_forbidden":
+        # What is no element of the specification may be anything, even a person's name.
+        steps = (*steps[:-1], "")
+    for step in steps:
         if isinstance(step, int):
             path += f"[{step}]"
         elif _ELEMENT_NAME.fullmatch(step):
             path += f".{step}"
         else:
-            # A property's name comes from the sender too; what is no element name may be anything, even a person's.
             return Flaw(path, "has a property that is not a FHIR R4 element")
     if error["type"] == "value_error":
         return _choice_flaw(path, error["msg"])

@@ -6,6 +6,7 @@ record. Draining is due work like any other.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -81,6 +82,8 @@ class Parked(Document):
     reason: str | None = None
 
 
+_ID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+
 WAITS = "waits behind an earlier event"
 """Why a record is parked that is not poison itself."""
 
@@ -88,6 +91,11 @@ WAITS = "waits behind an earlier event"
 def parking_key(record: Record) -> str:
     """The key under which a record is parked: its Kafka key, as far as it is text."""
     return (record.key or b"").decode(errors="replace")
+
+
+def shown_key(key: str) -> str:
+    """A key as it may be shown: every document's id is a UUID; what else somebody keyed by may say who a person is."""
+    return key if _ID.fullmatch(key) else "(not an id)"
 
 
 def parked_id(group: str, key: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from shared.kit.bus.kafka import KafkaBus
 from shared.kit.chassis import Chassis, ProcessRole
 from shared.kit.clock import Clock, OffsetClock, SystemClock, random_id
 from shared.kit.errors import DomainError
-from shared.kit.parking import Parked, Parking
+from shared.kit.parking import Parked, Parking, shown_key
 from shared.kit.service import Service
 from shared.kit.settings import KitSettings
 from shared.kit.store.mongodb import MongoStore
@@ -149,7 +150,7 @@ def _summary(raw: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": raw["_id"],
         "group": raw["group"],
-        "key": raw["key"],
+        "key": shown_key(raw["key"]),
         "state": raw["state"],
         "events": len(entries),
         "since": entries[0]["at"].isoformat() if entries else None,
@@ -162,8 +163,8 @@ def _whole(raw: dict[str, Any]) -> dict[str, Any]:
         headers = {name: value.decode(errors="replace") for name, value in entry["headers"]}
         return {
             "place": f"{entry['topic']}:{entry['partition']}:{entry['offset']}",
-            "type": headers.get("ce_type"),
-            "sequence": headers.get("ce_sequence"),
+            "type": _as_ours(headers.get("ce_type"), _EVENT_TYPE),
+            "sequence": _as_ours(headers.get("ce_sequence"), _NUMBER),
             "reason": entry["reason"],
             "at": entry["at"].isoformat(),
             "bytes": len(entry["value"] or b""),
@@ -171,6 +172,15 @@ def _whole(raw: dict[str, Any]) -> dict[str, Any]:
 
     discarded = [{**each, "at": each["at"].isoformat()} for each in raw["discarded"]]
     return {**_summary(raw), "entries": [shown(entry) for entry in raw["entries"]], "discarded": discarded}
+
+
+_EVENT_TYPE = re.compile(r"[a-z-]{1,40}\.[a-z-]{1,60}\.v[0-9]{1,4}")
+_NUMBER = re.compile(r"[0-9]{1,18}")
+
+
+def _as_ours(header: str | None, form: re.Pattern[str]) -> str | None:
+    """A header that has the form which we give it: an unreadable record may say anything anywhere."""
+    return header if header is None or form.fullmatch(header) else "(unreadable)"
 
 
 def _arguments(name: str) -> argparse.Namespace:

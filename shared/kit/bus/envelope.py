@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from shared.contracts.base import Event
 from shared.kit.bus.port import Message, Record
+from shared.kit.telemetry import well_formed
 
 if TYPE_CHECKING:
     from shared.kit.store.repository import Entry
@@ -122,4 +123,5 @@ def read(record: Record, wanted: Mapping[str, type[Event]]) -> Received | Unwant
         kinds = sorted({flaw["type"] for flaw in error.errors()})
         known = [place for place in places if place.split(".")[0] in (*event_type.model_fields, "(whole)")]
         return Unreadable(record, f"{type} does not fit its schema at {', '.join(known)} ({', '.join(kinds)})")
-    return Received(record, event, headers[CE_ID], headers[CE_SUBJECT], sequence, time, headers.get(TRACEPARENT))
+    trace = well_formed(headers.get(TRACEPARENT))
+    return Received(record, event, headers[CE_ID], headers[CE_SUBJECT], sequence, time, trace)
