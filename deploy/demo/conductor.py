@@ -67,7 +67,8 @@ class Conductor:
         end = time.monotonic() + self._patience
         before: Look | None = None
         while True:
-            look = await self._look()
+            # What is known in memory is asked first: the stores are looked into only once nothing stirs.
+            look = await self._look(stored=before is not None)
             if not look.stirring and before is not None and before.marks == look.marks:
                 return look.next_due
             before = None if look.stirring else look
@@ -87,15 +88,16 @@ class Conductor:
         self._clock.advance_to(target)
         return True
 
-    async def _look(self) -> Look:
-        pulses = await asyncio.gather(*(self._api.get(name, "/pulse", "operator") for name in SERVICES))
+    async def _look(self, *, stored: bool) -> Look:
+        asked = {"stored": "true" if stored else "false"}
+        pulses = await asyncio.gather(*(self._api.get(name, "/pulse", "operator", **asked) for name in SERVICES))
         outside = await asyncio.gather(*(self._api.outside(name, "/next-due") for name in OUTSIDE))
         now = self._clock.now()
         named = dict(zip(SERVICES, pulses, strict=True))
         dues = [_time(pulse.get("next_due")) for pulse in pulses] + [_time(one.get("at")) for one in outside]
         late = [name for name, at in zip((*SERVICES, *OUTSIDE), dues, strict=True) if at is not None and at <= now]
         stirring = [f"{name} is due" for name in late]
-        stirring += [f"{name} works" for name, pulse in named.items() if pulse["busy"] or pulse["unsent"]]
+        stirring += [f"{name} works" for name, pulse in named.items() if pulse["busy"] or pulse.get("unsent")]
         stirring += list(_behind(named))
         upcoming = min((at for at in dues if at is not None and at > now), default=None)
         return Look(tuple(stirring), upcoming, _marks(named))

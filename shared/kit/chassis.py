@@ -261,33 +261,43 @@ class Chassis:
             missing.append("leases")
         return missing
 
-    async def pulse(self) -> dict[str, Any]:
-        """What is in work here, what waits in the store, and how far topics are written and read."""
-        unsent = 0
-        next_due: datetime | None = None
-        kinds: list[type[Document]] = [*self.service.documents, Parked]
-        for document in kinds:
-            unsent += await self.store.count(document.collection, {"unsent": {"$gte": EPOCH}})
-            first = await self.store.find(
-                document.collection, {"due": {"$gte": EPOCH}}, sort="due", limit=1, fields=("due",)
-            )
-            if first and (next_due is None or first[0]["due"] < next_due):
-                next_due = first[0]["due"]
+    async def pulse(self, *, stored: bool = True) -> dict[str, Any]:
+        """What is in work here, how far topics are written and read, and, if ``stored``, what waits in the store.
+
+        The first is known in memory and costs nothing; the second costs the store a few queries.
+        """
         busy = (
             self.publisher.waiting
             + sum(reactor.in_work for reactor in self.reactors)
             + sum(worker.busy for worker in self.workers.values())
         )
-        return {
+        told: dict[str, Any] = {
             "service": self.service.name,
             "role": self.role,
-            "busy": busy,
-            "unsent": unsent,
             "now": self.clock.now().isoformat(),
-            "next_due": next_due.isoformat() if next_due else None,
+            "busy": busy,
             "published": dict(self.bus.positions.published),
             "consumed": {group: dict(places) for group, places in self.bus.positions.consumed.items()},
-            "parked": await self.store.count(Parked.collection, {"state": {"$ne": "clear"}}),
+        }
+        return {**told, **await self._waiting()} if stored else told
+
+    async def _waiting(self) -> dict[str, Any]:
+        """Which events are not published, when something is due next, how many keys are parked."""
+        unsent = 0
+        dues: list[datetime] = []
+        kinds: list[type[Document]] = [*self.service.documents, Parked]
+        for document in kinds:
+            for name in ("unsent", "due"):
+                first = await self.store.find(
+                    document.collection, {name: {"$gte": EPOCH}}, sort=name, limit=1, fields=(name,)
+                )
+                if first and name == "due":
+                    dues.append(first[0]["due"])
+                unsent += len(first) if name == "unsent" else 0
+        return {
+            "unsent": unsent,
+            "next_due": min(dues).isoformat() if dues else None,
+            "parked": await self.store.count(Parked.collection, {"state": {"$in": ["parked", "replaying"]}}),
         }
 
 
@@ -310,10 +320,13 @@ async def ready(request: Request) -> Reply:
 
 
 @OPERATIONS.get("/pulse", roles={Role.OPERATOR})
-async def pulse(call: Call, request: Request) -> Reply:
-    """What is in work, what waits, and how far topics are written and read."""
+async def pulse(call: Call, request: Request, stored: bool = True) -> Reply:
+    """What is in work, how far topics are written and read, and, if ``stored``, what waits in the store.
+
+    ``unsent`` counts the document types that have events to publish.
+    """
     chassis: Chassis = request.app.state.chassis
-    return Reply(200, await chassis.pulse())
+    return Reply(200, await chassis.pulse(stored=stored))
 
 
 @OPERATIONS.get("/openapi.json", roles=set(Role))
