@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from deploy.embedded import Stack
+from tests.e2e.evidence import Books
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +22,11 @@ def stack(running_stack: Stack) -> Stack:
     """The shared stack, with every process alive."""
     running_stack.check()
     return running_stack
+
+
+@pytest.fixture
+async def books(stack: Stack) -> AsyncIterator[Books]:
+    """What the shared stack's stores and ledgers hold."""
+    opened = Books(stack)
+    yield opened
+    await opened.close()

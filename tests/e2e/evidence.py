@@ -1,0 +1,150 @@
+"""What a running stack leaves behind, read past its services: stores, topics, ledgers, spans."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TypeVar
+
+import httpx
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from deploy.demo.api import Api
+from deploy.demo.conductor import Conductor
+from deploy.embedded import Stack
+from deploy.simulators.ledger import GatewayLedger, PayerLedger
+from services.directory import service as directory
+from services.intake import service as intake
+from services.notifications import service as notifications
+from services.notifications.model.delivery import Delivery
+from services.prior_authorization import service as prior_authorization
+from services.prior_authorization.model.authorization import Authorization
+from services.referrals import service as referrals
+from services.referrals.model import Referral
+from services.scheduling import service as scheduling
+from services.scheduling.model.appointment import Appointment
+from services.scheduling.model.calendar import Calendar
+from shared.kit.clock import OffsetClock
+from shared.kit.document import Document
+from shared.kit.parking import Parked
+from shared.kit.store.mongodb import MongoStore
+from shared.kit.store.port import Found
+from shared.kit.store.repository import Repository
+from tests.checks.care import Held
+from tests.checks.events import Published
+
+D = TypeVar("D", bound=Document)
+
+PATIENCE = 120.0
+"""Real seconds that a service may be away, or something in flight, before a play is given up."""
+
+WIRING: Mapping[str, ModuleType] = {
+    "intake": intake,
+    "referrals": referrals,
+    "prior_authorization": prior_authorization,
+    "scheduling": scheduling,
+    "notifications": notifications,
+    "directory": directory,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record on a topic."""
+
+    published: Published
+    type: str
+    trace_id: str | None
+
+
+@asynccontextmanager
+async def outside(stack: Stack) -> AsyncIterator[tuple[Api, Conductor]]:
+    """A client of the public APIs, and the conductor of domain time."""
+    async with httpx.AsyncClient(timeout=30, trust_env=False) as http:
+        api = Api(stack.addresses, stack.token, http, patience=PATIENCE)
+        yield api, Conductor(api, OffsetClock(stack.clock_offset_file), patience=PATIENCE)
+
+
+class Books:
+    """The services' own databases, the payer's and the gateway's ledgers."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.clock = OffsetClock(stack.clock_offset_file)
+        self._stack = stack
+        self._stores = {name: MongoStore(stack.mongodb_uri, name) for name in WIRING}
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        for store in self._stores.values():
+            await store.close()
+
+    async def all(self, service: str, document: type[D]) -> list[D]:
+        """All documents of a type."""
+        return await Repository(self._stores[service], self.clock, lambda unsent: None).find(
+            document, {}, limit=1_000_000
+        )
+
+    async def stored(self, service: str) -> dict[str, dict[str, Found]]:
+        """All documents of a service as they are stored, by collection and id."""
+        kinds = [*documents_of(service), Parked]
+        found = await asyncio.gather(
+            *(self._stores[service].find(kind.collection, {}, limit=1_000_000) for kind in kinds)
+        )
+        return {kind.collection: {raw["_id"]: raw for raw in raws} for kind, raws in zip(kinds, found, strict=True)}
+
+    async def held(self) -> Held:
+        """What the services hold of patients' care."""
+        return Held(
+            parked={service: await self.all(service, Parked) for service in WIRING},
+            referrals=await self.all("referrals", Referral),
+            appointments=await self.all("scheduling", Appointment),
+            calendars=await self.all("scheduling", Calendar),
+            authorizations=await self.all("prior_authorization", Authorization),
+            deliveries=await self.all("notifications", Delivery),
+        )
+
+    async def ledgers(self) -> tuple[PayerLedger, GatewayLedger]:
+        """What the payer and the gateway say that they took."""
+        async with httpx.AsyncClient(trust_env=False) as http:
+            payer, gateway = [await http.get(f"{self._stack.url(name)}/ledger") for name in ("payer", "gateway")]
+        return PayerLedger.model_validate(payer.json()), GatewayLedger.model_validate(gateway.json())
+
+
+def documents_of(service: str) -> tuple[type[Document], ...]:
+    """The document types of a service, from its own wiring."""
+    nowhere = "http://nowhere.test"
+    settings = WIRING[service].Settings(payer_url=nowhere, gateway_url=nowhere, public_url=nowhere)
+    documents: tuple[type[Document], ...] = WIRING[service].build(settings, httpx.AsyncClient()).documents
+    return documents
+
+
+async def topics(stack: Stack) -> dict[str, list[Record]]:
+    """Every record of every topic from its start, by topic, each partition's in its order."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=stack.broker_address, enable_auto_commit=False, auto_offset_reset="earliest"
+    )
+    await consumer.start()
+    try:
+        names = [name for name in await consumer.topics() if name.partition(".")[0] in WIRING]
+        places = [
+            TopicPartition(name, number) for name in names for number in consumer.partitions_for_topic(name) or ()
+        ]
+        consumer.assign(places)
+        await consumer.seek_to_beginning(*places)
+        found: dict[str, list[Record]] = {name: [] for name in names}
+        # The broker's end offsets run one batch behind, so the end is where nothing more comes.
+        while batches := await consumer.getmany(timeout_ms=3000):
+            for place, records in batches.items():
+                found[place.topic].extend(_read(place.topic, record.headers) for record in records)
+        return found
+    finally:
+        await consumer.stop()
+
+
+def _read(topic: str, headers: tuple[tuple[str, bytes], ...]) -> Record:
+    named = {name: value.decode() for name, value in headers}
+    parent = named.get("traceparent")
+    return Record(Published.read(topic, headers), named["ce_type"], parent.split("-")[1] if parent else None)
