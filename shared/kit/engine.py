@@ -5,11 +5,13 @@ Without it a service would handle event by event: slower by an order, and each w
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from opentelemetry.trace import SpanKind
+from pydantic import ValidationError
 
 from shared.contracts.base import Event
 from shared.kit.bus.envelope import Received, Unreadable, Unwanted, read
@@ -162,9 +164,16 @@ class Reactor:
     async def _apply(self, received: Sequence[Received]) -> dict[str, list[tuple[Record, str]]]:
         if not received:
             return {}
-        routes = await self._routes(received)
-        pending = [_Pair(place, id) for place, ids in enumerate(routes) for id in ids]
+        pending: list[_Pair] = []
         poisoned: dict[str, tuple[int, str]] = {}
+        for place, route in enumerate(await self._routes(received)):
+            key = received[place].subject
+            if key in poisoned:
+                continue
+            if isinstance(route, _Poison):
+                poisoned[key] = (place, route.reason)
+            else:
+                pending.extend(_Pair(place, id) for id in route)
         careful = False
         while pending:
             stored = await self._repository.raw(self.table.document, list(dict.fromkeys(pair.id for pair in pending)))
@@ -184,13 +193,22 @@ class Reactor:
             for key, (place, reason) in poisoned.items()
         }
 
-    async def _routes(self, received: Sequence[Received]) -> list[list[str]]:
+    async def _routes(self, received: Sequence[Received]) -> list[list[str] | _Poison]:
         """The ids of the documents that each event concerns; one query per indexed field."""
         rows = [self._row(item) for item in received]
         by_field: dict[str, dict[str, list[str]]] = {}
-        for item, row in zip(received, rows, strict=True):
-            if isinstance(row.route, Field) and (value := row.route.value(item.event)) is not None:
-                by_field.setdefault(row.route.name, {})[value] = []
+        routes: list[list[str] | _Poison] = []
+        for place, (item, row) in enumerate(zip(received, rows, strict=True)):
+            try:
+                if isinstance(row.route, Field):
+                    value = row.route.value(item.event)
+                    routes.append(
+                        [] if value is None else by_field.setdefault(row.route.name, {}).setdefault(value, [])
+                    )
+                else:
+                    routes.append(list(dict.fromkeys(row.route(item.event))))
+            except Exception as error:
+                routes.append(_Poison(place, f"{item.event.type}: {where_raised(error)}"))
         for name, found in by_field.items():
             limit = max(r.route.limit for r in rows if isinstance(r.route, Field) and r.route.name == name)
             for raw in await self._repository.store.find(
@@ -200,13 +218,6 @@ class Reactor:
                 for value in values:
                     if value in found:
                         found[value].append(raw["_id"])
-        routes = []
-        for item, row in zip(received, rows, strict=True):
-            if isinstance(row.route, Field):
-                value = row.route.value(item.event)
-                routes.append(by_field[row.route.name][value] if value is not None else [])
-            else:
-                routes.append(list(dict.fromkeys(row.route(item.event))))
         return routes
 
     def _row(self, item: Received) -> Reaction:
@@ -220,9 +231,14 @@ class Reactor:
         facts: dict[Want, list[Any]],
         careful: bool,
     ) -> _Round:
-        """Fold all pairs, loading the facts that decisions turn out to want. Raises _Poison at the first that fails."""
+        """Fold all pairs, loading the facts that decisions turn out to want. Raises _Poison at the first that fails.
+
+        What they want of the documents as stored is loaded at once; only what a fold makes them want besides costs
+        another pass.
+        """
+        await self._repository.facts(self._foreseen(received, pending, self._held(pending, stored)), facts)
         while True:
-            round = _Round({id: hold(self.table.document, id, raw) for id, raw in stored.items()})
+            round = _Round(self._held(pending, stored))
             try:
                 for pair in pending:
                     self._decide(received[pair.place], pair, round, facts, careful)
@@ -230,6 +246,29 @@ class Reactor:
                 await self._repository.facts(missing.wants, facts)
             else:
                 return round
+
+    def _held(self, pending: Sequence[_Pair], stored: dict[str, Found | None]) -> dict[str, Held[Any]]:
+        held: dict[str, Held[Any]] = {}
+        for pair in pending:
+            if pair.id in held:
+                continue
+            try:
+                held[pair.id] = hold(self.table.document, pair.id, stored[pair.id])
+            except ValidationError as error:
+                raise _Poison(pair.place, f"{self.table.document.__name__} as stored does not fit its model") from error
+        return held
+
+    def _foreseen(
+        self, received: Sequence[Received], pending: Sequence[_Pair], held: dict[str, Held[Any]]
+    ) -> list[Want]:
+        """The facts that these pairs want of their documents as stored."""
+        wanted: list[Want] = []
+        for pair in pending:
+            row, document = self._row(received[pair.place]), held[pair.id].document
+            if row.wants is not None and row.decision_for(document) is not None:
+                with contextlib.suppress(Exception):  # It is raised again where it is this event's poison.
+                    wanted.extend(row.wants(received[pair.place].event, document))
+        return wanted
 
     def _decide(self, item: Received, pair: _Pair, round: _Round, facts: dict[Want, list[Any]], careful: bool) -> None:
         row = self._row(item)
@@ -241,7 +280,6 @@ class Reactor:
         if decide is None and (document is None or document.ended):
             return
         if decide is not None:
-            known = self._facts_for(row, pair.id, item.event, document, facts)
             own = _own_trace(document, row, item)
             traced = self._telemetry.start(
                 f"process {item.event.type}",
@@ -259,6 +297,7 @@ class Reactor:
                 links=[item.trace] if own else [],
             )
             try:
+                known = self._facts_for(row, pair.id, item.event, document, facts)
                 decided = decide(document, item.event, known, self._repository.clock.now())
                 if decided is None and document is None:
                     return
@@ -268,7 +307,7 @@ class Reactor:
                     raise _Poison(pair.place, f"{item.event.type}: the decision made another document than its route")
             except DomainError as refusal:
                 raise _Poison(pair.place, f"{item.event.type}: {refusal.slug}: {refusal.detail}") from refusal
-            except _Poison:
+            except (_Poison, _FactsMissing):
                 raise
             except Exception as error:
                 raise _Poison(pair.place, f"{item.event.type}: {where_raised(error)}") from error
