@@ -30,6 +30,7 @@ from shared.kit.errors import (
     DomainError,
     Flaw,
     Forbidden,
+    Gone,
     Invalid,
     Malformed,
     NotFound,
@@ -189,6 +190,8 @@ class CallContext:
         found = (await self._door.repository.load(document, [id]))[id].document
         if found is None:
             raise NotFound()
+        if found.shrunk:
+            raise Gone()
         await self._audit(document, [id])
         return found
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from shared.kit.decisions import Decision, Facts, Want, Wants
 from shared.kit.document import Answer, Document, derived_id
-from shared.kit.errors import Busy, Invalid, KeyReused, NotFound, Stale, TooLarge
+from shared.kit.errors import Busy, Gone, Invalid, KeyReused, NotFound, Stale, TooLarge
 from shared.kit.store.port import Outcome, Unstorable
 from shared.kit.store.repository import Held, Repository
 from shared.kit.telemetry import Telemetry, case_attributes
@@ -143,6 +143,8 @@ class Commands:
         return Answered(kept.status, kept.body, kept.version, replayed=True)
 
     def _expect(self, document: Document | None, exists: Exists, request: Request) -> None:
+        if document is not None and document.shrunk:
+            raise Gone()
         if document is None and exists is Exists.YES:
             raise NotFound()
         if document is not None and exists is Exists.NO:

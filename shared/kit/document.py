@@ -98,6 +98,9 @@ class Document(Part):
     requests: dict[str, Answer] = {}
     trace: str | None = None
     wait: Wait | None = None
+    ended_at: datetime | None = None
+    shrunk: bool = False
+    """Whether only id, version, sequence, marks and state are left of it; see ``shared.kit.shrinking``."""
 
     _recorded: list[Event] = PrivateAttr(default_factory=list)
 

@@ -82,6 +82,14 @@ class NotFound(DomainError):
     title = "There is no such thing"
 
 
+class Gone(DomainError):
+    """It ended long ago, and only its state is still kept."""
+
+    slug = "gone"
+    status = 410
+    title = "Only its ending is still known"
+
+
 class Conflict(DomainError):
     """Another fact stands against it (a slot that went to somebody else)."""
 

@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import httpx
@@ -25,6 +26,7 @@ from shared.kit.errors import DomainError
 from shared.kit.parking import Parked, Parking, shown_key
 from shared.kit.service import Service
 from shared.kit.settings import KitSettings
+from shared.kit.shrinking import shrink
 from shared.kit.store.mongodb import MongoStore
 from shared.kit.store.port import StoreUnavailable
 from shared.kit.store.repository import Repository
@@ -145,6 +147,23 @@ async def parked(name: str, settings: KitSettings, arguments: argparse.Namespace
         await store.close()
 
 
+async def shrunk(name: str, settings: S, build: Callable[[S, httpx.AsyncClient], Service], days: int) -> int:
+    """Shrink what ended more than ``days`` ago; one JSON line a document type."""
+    store = store_of(name, settings)
+    before = clock_of(settings).now() - timedelta(days=days)
+    try:
+        async with httpx.AsyncClient() as http:
+            for document in build(settings, http).documents:
+                done = await shrink(store, document, before)
+                print(json.dumps({"document": document.__name__, "shrunk": done}))  # noqa: T201
+        return 0
+    except StoreUnavailable as error:
+        print(str(error), file=sys.stderr)  # noqa: T201
+        return 1
+    finally:
+        await store.close()
+
+
 def _summary(raw: dict[str, Any]) -> dict[str, Any]:
     entries = raw["entries"]
     return {
@@ -196,6 +215,8 @@ def _arguments(name: str) -> argparse.Namespace:
         one.add_argument("id")
         if action == "discard":
             one.add_argument("--by", required=True, help="who decides this; kept on record")
+    shrinking = commands.add_parser("shrink", help="keep only the ending of what ended long ago")
+    shrinking.add_argument("--days", type=int, required=True, help="how many days ago, at the least")
     return parser.parse_args()
 
 
@@ -211,4 +232,6 @@ def main(name: str, settings: type[S], build: Callable[[S, httpx.AsyncClient], S
     configure_logs(name, configured.log_level)
     if arguments.command == "parked":
         sys.exit(asyncio.run(parked(name, configured, arguments)))
+    if arguments.command == "shrink":
+        sys.exit(asyncio.run(shrunk(name, configured, build, arguments.days)))
     asyncio.run(serve(name, configured, build, ProcessRole(arguments.command)))

@@ -245,6 +245,7 @@ def _operation(write: Write) -> Any:
         matched["epoch"] = {"$lte": write.epoch}
     change: dict[str, Any] = {}
     unset = {name: "" for name, value in write.set.items() if value is None and name in _UNSET_WHEN_NONE}
+    unset |= dict.fromkeys(write.drop, "")
     change["$set"] = RawBSONDocument(encode({k: v for k, v in write.set.items() if k not in unset}))
     if unset:
         change["$unset"] = unset

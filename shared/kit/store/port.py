@@ -43,7 +43,7 @@ class Write:
 
     ``expected`` None inserts ``set`` with ``push`` as its outbox. Else ``set`` (top-level fields) is set and ``push``
     appended to the outbox, if the stored version is ``expected`` and, where ``epoch`` is given, the stored epoch is
-    not above it. ``set`` holds the new version.
+    not above it. ``set`` holds the new version. ``drop`` names fields to be taken out.
     """
 
     id: str
@@ -51,6 +51,7 @@ class Write:
     set: Mapping[str, Any]
     push: Sequence[Mapping[str, Any]] = ()
     epoch: int | None = None
+    drop: Sequence[str] = ()
 
 
 class Outcome(Enum):

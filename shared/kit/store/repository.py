@@ -157,7 +157,7 @@ class Repository:
             held = await self.load(document, ids)
             for id in ids:
                 fact = held[id].document
-                known[Ref(document, id)] = [] if fact is None else [fact]
+                known[Ref(document, id)] = [] if fact is None or fact.shrunk else [fact]
         for want in missing:
             if isinstance(want, Where):
                 known[want] = await self.find(want.document, {want.field: want.value}, limit=want.limit)
@@ -165,7 +165,8 @@ class Repository:
     async def find(self, document: type[D], conditions: Mapping[str, Any], *, limit: int = 1000) -> list[D]:
         """Documents that meet the conditions, ordered by id."""
         found = await self.store.find(document.collection, conditions, limit=limit)
-        return [parsed for raw in found if (parsed := hold(document, raw["_id"], raw).document) is not None]
+        parsed = [hold(document, raw["_id"], raw).document for raw in found if not raw.get("shrunk")]
+        return [each for each in parsed if each is not None]
 
     def stage(self, held: Held[Any], epoch: int | None = None) -> Write | None:
         """The conditional write of what was decided on a document, or None where nothing changed.
@@ -182,6 +183,8 @@ class Repository:
             sequence += 1
             entries.append(self._entry(document.id, sequence, event, trace, now))
         document.sequence = sequence
+        if document.ended != (document.ended_at is not None):
+            document.ended_at = now if document.ended else None
         dump = document.model_dump(exclude={"id", "version"})
         before = held.raw
         changed: dict[str, Any] = {}
@@ -243,7 +246,23 @@ def hold(document: type[D], id: str, raw: Mapping[str, Any] | None) -> Held[D]:
     if raw.get("shape", 1) > document.shape_known:
         raise NewerShape(f"{document.__name__} of shape {raw['shape']}; this release knows {document.shape_known}")
     fields = {name: value for name, value in raw.items() if name not in KIT_FIELDS}
+    if raw.get("shrunk"):
+        return Held(document, id, raw, remains_of(document, fields, id))
     return Held(document, id, raw, document.model_validate({"id": raw["_id"], **fields}))
+
+
+REMAINS = frozenset({"shape", "version", "sequence", "applied", "state", "ended_at", "shrunk"})
+"""What is kept of an ended document for ever, beside the kit's own fields: enough to answer a replay."""
+
+
+def remains_of(document: type[D], fields: Mapping[str, Any], id: str) -> D:
+    """A shrunk document; it holds nothing of its own fields but its state."""
+    kept = {name: value for name, value in fields.items() if name in REMAINS}
+    state = document.model_fields["state"].annotation
+    if callable(state):
+        kept["state"] = state(kept["state"])
+    remains: D = document.model_construct(id=id, **kept)
+    return remains
 
 
 def unsent_of(collection: str, raw: Mapping[str, Any]) -> Unsent | None:
@@ -256,4 +275,5 @@ def unsent_of(collection: str, raw: Mapping[str, Any]) -> Unsent | None:
 def indexes_of(document: type[Document]) -> list[Index]:
     """The indexes that the kit's queries and the document's own routes, facts and listings need."""
     own = [Index((name, "_id")) for name in document.indexes]  # pages go on behind an id
-    return [Index(("slot", "due")), Index(("due",)), Index(("unsent",), sparse=True), *own]
+    kit = [Index(("slot", "due")), Index(("due",)), Index(("unsent",), sparse=True)]
+    return [*kit, *([Index(("ended_at",))] if document.terminal else []), *own]

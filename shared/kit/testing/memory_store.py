@@ -138,6 +138,8 @@ class MemoryStore:
         for name in ("unsent", "due"):
             if name in document and document[name] is None:
                 del document[name]
+        for name in write.drop:
+            document.pop(name, None)
         document["outbox"] = [*document["outbox"], *write.push]
         stored.put(document)
         return Outcome.WON

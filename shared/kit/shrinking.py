@@ -1,0 +1,44 @@
+"""Ended documents shrink: after their time nothing of them is kept but id, version, sequence, marks and state.
+
+They are never deleted: a replayed event would else make them anew.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from shared.kit.document import KIT_FIELDS, Document
+from shared.kit.store.port import EPOCH, Outcome, Store, Write
+from shared.kit.store.repository import REMAINS
+
+BATCH = 200
+
+
+async def shrink(store: Store, document: type[Document], before: datetime) -> int:
+    """Shrink the documents of a type that ended before a time (UTC) and have published all; returns how many.
+
+    A document that changes meanwhile is left for the next time.
+    """
+    if not document.terminal:
+        return 0
+    shrunk = 0
+    after = EPOCH
+    while True:
+        found = await store.find(
+            document.collection, {"ended_at": {"$gte": after, "$lt": before}}, sort="ended_at", limit=BATCH
+        )
+        writes = [
+            Write(
+                raw["_id"],
+                raw["version"],
+                {"version": raw["version"] + 1, "shrunk": True},
+                drop=[name for name in raw if name not in KIT_FIELDS | REMAINS],
+            )
+            for raw in found
+            if not raw.get("shrunk") and not raw["outbox"]
+        ]
+        outcomes = await store.write(document.collection, writes) if writes else []
+        shrunk += sum(outcome is Outcome.WON for outcome in outcomes)
+        if len(found) < BATCH or found[-1]["ended_at"] == after:
+            return shrunk
+        after = found[-1]["ended_at"]
