@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import Enum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -261,8 +261,7 @@ def remains_of(document: type[D], fields: Mapping[str, Any], id: str) -> D:
     state = document.model_fields["state"].annotation
     if callable(state):
         kept["state"] = state(kept["state"])
-    remains: D = document.model_construct(id=id, **kept)
-    return remains
+    return cast(D, document.model_construct(id=id, **kept))
 
 
 def unsent_of(collection: str, raw: Mapping[str, Any]) -> Unsent | None:
