@@ -69,6 +69,10 @@ class Gates:
         """Do this at the next call of this name; several are done at one call each."""
         self._once.setdefault(name, []).append(do)
 
+    def clear(self) -> None:
+        """Let everything pass."""
+        self._once.clear()
+
     def fail(self, name: str, times: int = 1) -> None:
         """Have the next calls fail as if the store did not answer."""
         for _ in range(times):
