@@ -67,9 +67,9 @@ def _authorizations() -> Routes:
         call: Call,
         state: State | None = None,
         payer_id: Annotated[str | None, Query(max_length=64)] = None,
-        referral_id: Annotated[str | None, Query(max_length=64)] = None,
-        patient_id: Annotated[str | None, Query(max_length=64)] = None,
-        after: Annotated[str | None, Query(max_length=64)] = None,
+        referral_id: DocumentId | None = None,
+        patient_id: DocumentId | None = None,
+        after: DocumentId | None = None,
         limit: Limit = 100,
     ) -> Reply:
         """The authorizations in a state, of a payer, a referral or a patient, by id; at least one of them is named."""

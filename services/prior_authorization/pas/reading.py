@@ -61,7 +61,9 @@ def read_inquiry(raw: object) -> tuple[PayerAnswer, ...]:
 def read_notification(raw: object) -> Notification:
     """A subscription notification Bundle (type history, R4B backport, full resource). Raises Invalid."""
     bundle = _object(raw, "Bundle")
-    if bundle.get("resourceType") != "Bundle" or bundle.get("type") != "history":
+    if bundle.get("resourceType") != "Bundle":
+        raise _invalid("Bundle.resourceType", "must be Bundle")
+    if bundle.get("type") != "history":
         raise _invalid("Bundle.type", "must be a Bundle of type history")
     resources = _resources(bundle, "Bundle")
     status = resources[0] if resources else None
