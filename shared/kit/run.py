@@ -11,7 +11,7 @@ import json
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -28,7 +28,7 @@ from shared.kit.service import Service
 from shared.kit.settings import KitSettings
 from shared.kit.shrinking import shrink
 from shared.kit.store.mongodb import MongoStore
-from shared.kit.store.port import StoreUnavailable
+from shared.kit.store.port import Store, StoreUnavailable
 from shared.kit.store.repository import Repository
 from shared.kit.telemetry import Telemetry, configure_logs, log
 
@@ -117,10 +117,9 @@ async def _prepared(chassis: Chassis) -> None:
             return
 
 
-async def parked(name: str, settings: KitSettings, arguments: argparse.Namespace) -> int:
+async def parked(store: Store, clock: Clock, arguments: argparse.Namespace) -> int:
     """List, show, replay or discard what is parked. Shows reasons and places, never a record's content."""
-    store = store_of(name, settings)
-    parking = Parking(Repository(store, clock_of(settings), lambda unsent: None))
+    parking = Parking(Repository(store, clock, lambda unsent: None))
     try:
         if arguments.action == "list":
             found = await store.find(Parked.collection, {"state": {"$ne": "clear"}})
@@ -202,7 +201,8 @@ def _as_ours(header: str | None, form: re.Pattern[str]) -> str | None:
     return header if header is None or form.fullmatch(header) else "(unreadable)"
 
 
-def _arguments(name: str) -> argparse.Namespace:
+def arguments_of(name: str, given: Sequence[str] | None = None) -> argparse.Namespace:
+    """What a service's command line says: a role to run, or what to do with what is parked."""
     parser = argparse.ArgumentParser(prog=f"python -m services.{name}")
     commands = parser.add_subparsers(dest="command", required=True)
     for role in ProcessRole:
@@ -217,12 +217,12 @@ def _arguments(name: str) -> argparse.Namespace:
             one.add_argument("--by", required=True, help="who decides this; kept on record")
     shrinking = commands.add_parser("shrink", help="keep only the ending of what ended long ago")
     shrinking.add_argument("--days", type=int, required=True, help="how many days ago, at the least")
-    return parser.parse_args()
+    return parser.parse_args(given)
 
 
 def main(name: str, settings: type[S], build: Callable[[S, httpx.AsyncClient], Service]) -> None:
     """The entry point of a service's ``__main__``; exits with 2 where the settings are wrong."""
-    arguments = _arguments(name)
+    arguments = arguments_of(name)
     try:
         configured = settings()
     except ValidationError as error:
@@ -231,7 +231,7 @@ def main(name: str, settings: type[S], build: Callable[[S, httpx.AsyncClient], S
         sys.exit(2)
     configure_logs(name, configured.log_level)
     if arguments.command == "parked":
-        sys.exit(asyncio.run(parked(name, configured, arguments)))
+        sys.exit(asyncio.run(parked(store_of(name, configured), clock_of(configured), arguments)))
     if arguments.command == "shrink":
         sys.exit(asyncio.run(shrunk(name, configured, build, arguments.days)))
     asyncio.run(serve(name, configured, build, ProcessRole(arguments.command)))

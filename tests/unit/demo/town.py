@@ -6,7 +6,7 @@ The apps are the real ones; only wires and foundations are short. So a story can
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from itertools import count
@@ -69,7 +69,8 @@ class _Router(httpx.AsyncBaseTransport):
 class Town:
     """A running CareRelay and the world outside; ``settle`` lets everything happen that is due now."""
 
-    def __init__(self) -> None:
+    def __init__(self, telemetry: Callable[[str], Telemetry] = lambda service: Telemetry.quiet()) -> None:
+        self._telemetry = telemetry
         self.clock = FrozenClock(START)
         self.issuer = TestIssuer()
         self.broker = MemoryBroker()
@@ -123,7 +124,7 @@ class Town:
             bus=MemoryBus(self.broker, running=False),
             clock=self.clock,
             http=self.http,
-            telemetry=Telemetry.quiet(),
+            telemetry=self._telemetry(name),
             ids=lambda: f"{name}-{next(self._numbers)}",
         )
         await chassis.prepare()
