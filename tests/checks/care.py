@@ -12,11 +12,12 @@ from deploy.simulators.ledger import GatewayLedger, PayerLedger
 from services.notifications.model.delivery import Delivery, DeliveryState
 from services.prior_authorization.model.authorization import Authorization
 from services.referrals.model import Referral
-from services.scheduling.model.appointment import Appointment, AppointmentState
+from services.scheduling.model.appointment import ACTIVE, Appointment, AppointmentState
 from services.scheduling.model.calendar import Calendar
 from shared.kit.parking import Parked
 
-ACTIVE = frozenset({AppointmentState.BOOKED, AppointmentState.ARRIVED})
+TAKEN = ACTIVE | {AppointmentState.FULFILLED, AppointmentState.NOSHOW}
+"""An appointment in these states has its slot, or had it until the visit was over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def check_referrals_end_or_wait(held: Held, now: datetime) -> None:
 
 
 def check_no_two_bookings_overlap(held: Held) -> None:
-    """No two active bookings of a resource overlap, and each stands in its calendar."""
+    """No two bookings of a resource overlap that were not called off, and each active one stands in its calendar."""
     holders = {
         (calendar.id, slot.slot_id): slot.holder
         for calendar in held.calendars
@@ -73,13 +74,12 @@ def check_no_two_bookings_overlap(held: Held) -> None:
         if slot.holder is not None
     }
     by_resource: dict[str, list[tuple[datetime, datetime, str]]] = defaultdict(list)
-    for appointment in held.appointments:
-        if appointment.state in ACTIVE:
-            slot = appointment.slot
-            assert slot is not None
-            place = (slot.calendar_id, slot.slot_id)
-            assert holders.get(place) == appointment.id, f"appointment {appointment.id} is not in its calendar"
-            by_resource[appointment.resource_id].append((slot.start, slot.end, appointment.id))
+    for appointment in (one for one in held.appointments if one.state in TAKEN):
+        place = appointment.place
+        assert place is not None, f"appointment {appointment.id} is {appointment.state} nowhere"
+        holder = holders.get((place.calendar_id, place.slot_id))
+        assert appointment.state not in ACTIVE or holder == appointment.id, f"{appointment.id} is not in its calendar"
+        by_resource[appointment.resource_id].append((place.start, place.end, appointment.id))
     for booked in by_resource.values():
         for (_, end, one), (start, _, other) in pairwise(sorted(booked)):
             assert end <= start, f"appointments {one} and {other} overlap"

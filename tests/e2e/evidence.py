@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TypeVar
 
 import httpx
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from deploy.demo.api import Api
 from deploy.demo.conductor import Conductor
@@ -27,6 +27,7 @@ from services.referrals.model import Referral
 from services.scheduling import service as scheduling
 from services.scheduling.model.appointment import Appointment
 from services.scheduling.model.calendar import Calendar
+from shared.kit.chassis import published_topics
 from shared.kit.clock import OffsetClock
 from shared.kit.document import Document
 from shared.kit.parking import Parked
@@ -89,7 +90,7 @@ class Books:
 
     async def stored(self, service: str) -> dict[str, dict[str, Found]]:
         """All documents of a service as they are stored, by collection and id."""
-        kinds = [*documents_of(service), Parked]
+        kinds: list[type[Document]] = [*documents_of(service), Parked]
         found = await asyncio.gather(
             *(self._stores[service].find(kind.collection, {}, limit=1_000_000) for kind in kinds)
         )
@@ -121,30 +122,40 @@ def documents_of(service: str) -> tuple[type[Document], ...]:
     return documents
 
 
-async def topics(stack: Stack) -> dict[str, list[Record]]:
-    """Every record of every topic from its start, by topic, each partition's in its order."""
-    consumer = AIOKafkaConsumer(
+@asynccontextmanager
+async def consuming(stack: Stack, names: Sequence[str]) -> AsyncIterator[AsyncIterator[list[ConsumerRecord]]]:
+    """Batches of all records of these topics from their start, to where nothing more comes."""
+    async with AIOKafkaConsumer(
         bootstrap_servers=stack.broker_address, enable_auto_commit=False, auto_offset_reset="earliest"
-    )
-    await consumer.start()
-    try:
-        names = [name for name in await consumer.topics() if name.partition(".")[0] in WIRING]
+    ) as consumer:
+        await consumer.topics()
         places = [
             TopicPartition(name, number) for name in names for number in consumer.partitions_for_topic(name) or ()
         ]
         consumer.assign(places)
         await consumer.seek_to_beginning(*places)
-        found: dict[str, list[Record]] = {name: [] for name in names}
-        # The broker's end offsets run one batch behind, so the end is where nothing more comes.
-        while batches := await consumer.getmany(timeout_ms=3000):
-            for place, records in batches.items():
-                found[place.topic].extend(_read(place.topic, record.headers) for record in records)
-        return found
-    finally:
-        await consumer.stop()
+
+        async def batches() -> AsyncIterator[list[ConsumerRecord]]:
+            # The broker's end offsets run one batch behind, so the end is where nothing more comes.
+            while found := await consumer.getmany(timeout_ms=3000):
+                for records in found.values():
+                    yield records
+
+        yield batches()
 
 
-def _read(topic: str, headers: tuple[tuple[str, bytes], ...]) -> Record:
+async def topics(stack: Stack) -> dict[str, list[Record]]:
+    """Every record of every topic from its start, by topic, each partition's in its order."""
+    names = [name for service in WIRING for name in published_topics(service)]
+    found: dict[str, list[Record]] = {name: [] for name in names}
+    async with consuming(stack, names) as batches:
+        async for records in batches:
+            for record in records:
+                found[record.topic].append(_read(record.topic, record.headers))
+    return found
+
+
+def _read(topic: str, headers: Sequence[tuple[str, bytes]]) -> Record:
     named = {name: value.decode() for name, value in headers}
     parent = named.get("traceparent")
     return Record(Published.read(topic, headers), named["ce_type"], parent.split("-")[1] if parent else None)
