@@ -127,12 +127,12 @@ async def _late(seconds: float) -> None:
 class Care:
     """One world of patients."""
 
-    def __init__(self, seed: int, *, faults: Faults | None = None, cases: int = 3) -> None:
+    def __init__(self, seed: int, *, faults: Faults | None = None, cases: int | None = None) -> None:
         self.deduplicate = bool(seed % 4)
         self.world = World(seed, declared(self.deduplicate), faults=faults)
         world = self.world
         every = stories_of(self.deduplicate)
-        chosen = world.random.sample(every, min(cases, len(every)))
+        chosen = world.random.sample(every, min(cases or 1 + seed % 3, len(every)))
         self.http = httpx.AsyncClient(transport=_Hosts(world))
 
         def token() -> str:
