@@ -114,7 +114,7 @@ class Verifier:
             answer = await self._http.get(self._jwks_url, timeout=5.0)
             answer.raise_for_status()
             keys = jwt.PyJWKSet.from_dict(answer.json()).keys
-        except (httpx.HTTPError, jwt.PyJWTError, ValueError) as error:
+        except (httpx.HTTPError, jwt.PyJWTError, ValueError, TypeError, AttributeError) as error:
             # The keys that are known stay good: an issuer that is down must not stop the whole system.
             log.warning("jwks.unavailable", error=type(error).__name__)
             return
