@@ -9,31 +9,72 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
+
+import httpx
 
 from shared.contracts.base import Event
 from shared.kit.auth import Role
-from shared.kit.document import Document
+from shared.kit.document import Document, derived_id
 from shared.kit.parking import Parked
 from shared.kit.service import Service
+from shared.kit.settings import KitSettings
 from shared.kit.testing.harness import Harness
+from shared.kit.testing.memory_bus import MemoryBus
 
+S = TypeVar("S", bound=KitSettings)
 Act = Callable[[], Awaitable[object]]
 Way = tuple[str, str, str]
 """A document type, and the states that it goes between."""
 
-SURPRISES = 6
-"""How many acts of any kind follow the usual ones."""
+SURPRISES = 5
+"""How many acts of any kind follow the first surprise."""
 
 
-class Walk:
-    """One service, pushed about by a seed."""
+TOGETHER = 25
+"""How many walks share a service: it takes longer to make one than to walk through it."""
 
-    harness: Harness
 
-    def __init__(self, seed: int) -> None:
+class Place(Protocol):
+    """Where walks go: a service, and what surrounds it."""
+
+    @property
+    def harness(self) -> Harness:
+        """The service."""
+        ...
+
+    async def settle(self) -> None:
+        """Everything that is due happens."""
+        ...
+
+
+P = TypeVar("P", bound=Place)
+
+
+class Alone:
+    """A service that calls nobody."""
+
+    def __init__(self, settings: type[S], build: Callable[[S, httpx.AsyncClient], Service]) -> None:
+        self.harness = Harness(settings, build)
+
+    async def settle(self) -> None:
+        """Everything that is due happens."""
+        await self.harness.settle()
+
+
+class Walk(Generic[P]):
+    """One case in one service, pushed about by a seed. What ids it uses follow from the seed."""
+
+    def __init__(self, place: P, seed: int) -> None:
+        self.place = place
+        self.harness = place.harness
         self.random = random.Random(seed)
+        self.seed = seed
         self._sequences: dict[str, int] = {}
+
+    def id(self, *parts: str) -> str:
+        """The id of a thing of this walk."""
+        return derived_id("walk", str(self.seed), *parts)
 
     def usual(self) -> Sequence[Act]:
         """The way that most go, in order."""
@@ -43,19 +84,31 @@ class Walk:
         """What else may happen, at any time."""
         raise AssertionError("a walk has surprises")
 
-    async def settle(self) -> None:
-        """Everything that is due happens."""
-        await self.harness.settle()
-
     async def play(self) -> None:
-        """The usual way up to somewhere, then anything; it must rest in good order."""
+        """The usual way up to somewhere, one surprise, then anything; it must rest in good order.
+
+        From seed to seed each surprise comes after each beginning.
+        """
         usual = self.usual()
-        surprises = [*usual, *self.surprises()]
-        acts = [*usual[: self.random.randint(0, len(usual))], *self.random.choices(surprises, k=SURPRISES)]
-        for act in acts:
+        surprises = [*self.surprises(), *usual]
+        after = self.seed % (len(usual) + 1)
+        first = surprises[self.seed // (len(usual) + 1) % len(surprises)]
+        for act in usual[:after]:
             await act()
-            await self.settle()
+            await self.place.settle()
+        for act in (first, *self.random.choices(surprises, k=SURPRISES)):
+            await act()
+            await self._go_on()
+        await self.place.settle()
         await self._check()
+
+    async def _go_on(self) -> None:
+        """All that follows happens before the next act, or none of it, or what events lead to and no due work."""
+        pace = self.random.choice(("settled", "at once", "events"))
+        if pace == "settled":
+            await self.place.settle()
+        elif pace == "events":
+            await deliver(self.harness)
 
     async def hear(self, event: Event, subject: str) -> None:
         """Another service's event, the next of its document."""
@@ -86,6 +139,18 @@ class Walk:
         for kind in documents_of(self.harness.chassis.service):
             for document in await self.harness.all(kind):
                 _check_waiting(document)
+
+
+async def deliver(harness: Harness) -> None:
+    """Publish and react until there are no more events, as where the process for due work is away."""
+    bus = harness.chassis.bus
+    assert isinstance(bus, MemoryBus)
+    await harness.start()
+    did = 1
+    while did:
+        did = await harness.chassis.publisher.flush()
+        for group in bus.groups:
+            did += await bus.step(group)
 
 
 def _check_waiting(document: Document) -> None:
@@ -126,17 +191,19 @@ def watching() -> Iterator[set[Way]]:
         Document.watch = before
 
 
-async def explore(kind: Callable[[int], Walk], most: int) -> tuple[set[Way], set[Way]]:
+async def explore(places: Callable[[], P], kind: Callable[[P, int], Walk[P]], most: int) -> tuple[set[Way], set[Way]]:
     """Walk by seed after seed until every declared way was taken, or ``most`` walks are done.
 
     Returns what is declared and what was taken. A failure names its seed.
     """
+    place = places()
+    ways = declared(place.harness.chassis.service)
     with watching() as taken:
         for seed in range(most):
-            walk = kind(seed)
-            ways = declared(walk.harness.chassis.service)
+            if seed % TOGETHER == 0:
+                place = places()
             try:
-                await walk.play()
+                await kind(place, seed).play()
             except BaseException as error:
                 error.add_note(f"seed {seed}")
                 raise

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from deploy.simulators.adjudication import Script
 from deploy.simulators.gateway import Fate, ScriptOrder
-from services.directory import service as directory
 from services.directory.model.handoff import HandOff, handoff_id
 from services.notifications.model.delivery import Delivery
-from services.prior_authorization.model import authorization_id
-from services.referrals import service as referrals
-from services.scheduling import service as scheduling
+from services.prior_authorization.model import Authorization, authorization_id
 from services.scheduling.model.appointment import Appointment, AppointmentState
 from services.scheduling.model.calendar import Calendar
 from shared.contracts.base import Event
@@ -31,6 +27,7 @@ from shared.contracts.intake import (
     PatientCompleted,
     PatientIncomplete,
     PatientRegistered,
+    PersonCoverage,
 )
 from shared.contracts.notifications import ChannelRevoked, ReplyIntent, ReplyReceived
 from shared.contracts.prior_authorization import ReviewAction
@@ -38,7 +35,6 @@ from shared.contracts.referrals import (
     ReferralCancelled,
     ReferralClosed,
     ReferralFailed,
-    ReferralRejected,
 )
 from shared.contracts.scheduling import (
     AppointmentArrived,
@@ -48,9 +44,7 @@ from shared.contracts.scheduling import (
     CancelledBy,
 )
 from shared.kit.auth import Role
-from shared.kit.document import derived_id
-from shared.kit.testing.harness import Harness
-from tests.simulation.walking import Act, Walk
+from tests.simulation.walking import Act, Alone, Walk, deliver
 from tests.unit.directory import cases as community
 from tests.unit.intake.test_api import WHOLE
 from tests.unit.intake.test_api import World as IntakeWorld
@@ -68,12 +62,18 @@ from tests.unit.scheduling import world as days
 # -- intake -------------------------------------------------------------------------------------------------------
 
 
-class IntakeWalk(Walk):
-    """A registration, beside a payer."""
+class IntakePlace(IntakeWorld):
+    """Intake, beside a payer."""
 
-    def __init__(self, seed: int) -> None:
-        super().__init__(seed)
-        self.harness = IntakeWorld().harness
+    async def settle(self) -> None:
+        await self.harness.settle()
+
+
+class IntakeWalk(Walk[IntakePlace]):
+    """One registration."""
+
+    def __init__(self, place: IntakePlace, seed: int) -> None:
+        super().__init__(place, seed)
         self.patient = ""
 
     def usual(self) -> Sequence[Act]:
@@ -118,18 +118,19 @@ TOLD = tuple(dict.fromkeys(event for event in EVENTS if event.topic != "referral
 """What other services may tell of the referral; its own service's private events come about by themselves."""
 
 
-class ReferralsWalk(Walk):
+class ReferralsWalk(Walk[Alone]):
     """One order, with what intake, payers, specialists and schedulers make of it."""
 
-    def __init__(self, seed: int) -> None:
-        super().__init__(seed)
-        self.harness = Harness(referrals.Settings, referrals.build)
+    def __init__(self, place: Alone, seed: int) -> None:
+        super().__init__(place, seed)
+        self.patient, self.referral = self.id("patient"), self.id("referral")
 
     def usual(self) -> Sequence[Act]:
         return (
+            partial(self.list_specialist, False),
             partial(self.order, "draft"),
             partial(self.order, "active"),
-            partial(self.of_patient, PatientRegistered(patient_id=orders.PATIENT, complete=True)),
+            partial(self.of_patient, PatientRegistered(patient_id=self.patient, complete=True)),
             partial(self.act, "packet", PACKET),
             self.covered,
             partial(self.told, orders.NOT_REQUIRED),
@@ -141,14 +142,16 @@ class ReferralsWalk(Walk):
         )
 
     def surprises(self) -> Sequence[Act]:
-        patient = {"patient_id": orders.PATIENT}
+        patient = {"patient_id": self.patient}
         now = self.harness.clock.now()
         lapsed = CoverageLapsed(
             **patient, coverage_id=orders.COVERAGE, payer_id=orders.PAYER, reason="not-in-force", as_of=now
         )
         return (
             partial(self.of_patient, lapsed),
-            partial(self.of_patient, lapsed),
+            partial(self.reject_unpaid, lapsed),
+            partial(self.told, orders.REFUSED),
+            partial(self.told, orders.called_off()),
             partial(self.of_patient, CoverageUnverifiable(**patient, reason="no-coverage", as_of=now)),
             partial(self.of_patient, PatientIncomplete(**patient, missing=("Patient.name",))),
             partial(self.of_patient, PatientCompleted(**patient)),
@@ -163,14 +166,21 @@ class ReferralsWalk(Walk):
         )
 
     async def order(self, status: str) -> None:
-        body = service_request(status=status, **DERMATOLOGY)
-        await self.ask(Role.CLINICIAN, "PUT", f"/fhir/ServiceRequest/{orders.REFERRAL}", body)
+        subject = {"reference": f"Patient/{self.patient}"}
+        body = service_request(id=self.referral, subject=subject, status=status, **DERMATOLOGY)
+        await self.ask(Role.CLINICIAN, "PUT", f"/fhir/ServiceRequest/{self.referral}", body)
 
     async def act(self, verb: str, body: object) -> None:
-        await self.ask(Role.CLINICIAN, "POST", f"/referrals/{orders.REFERRAL}/{verb}", body)
+        await self.ask(Role.CLINICIAN, "POST", f"/referrals/{self.referral}/{verb}", body)
+
+    async def reject_unpaid(self, lapsed: Event) -> None:
+        """The specialist declines while payment is unclear."""
+        await self.of_patient(lapsed)
+        await self.place.settle()
+        await self.act("reject", {"reason": "full"})
 
     async def report(self) -> None:
-        await self.act("report", {"report_id": orders.REPORT, "based_on": orders.REFERRAL})
+        await self.act("report", {"report_id": self.id("report"), "based_on": self.referral})
 
     async def list_specialist(self, active: bool) -> None:
         body = {"specialty": "dermatology", "active": active}
@@ -179,16 +189,20 @@ class ReferralsWalk(Walk):
     async def covered(self) -> None:
         now = self.harness.clock.now()
         await self.of_patient(
-            CoverageVerified(
-                patient_id=orders.PATIENT, coverage_id=orders.COVERAGE, payer_id=orders.PAYER, as_of=now
-            )
+            CoverageVerified(patient_id=self.patient, coverage_id=orders.COVERAGE, payer_id=orders.PAYER, as_of=now)
         )
 
     async def of_patient(self, event: Event) -> None:
-        await self.hear(event, orders.PATIENT)
+        await self.hear(event, self.patient)
 
     async def told(self, event: Event) -> None:
-        await self.hear(event, getattr(event, "appointment_id", orders.AUTHORIZATION))
+        """The same of this walk's referral."""
+        own = {"referral_id": self.referral, "patient_id": self.patient}
+        for name in ("appointment_id", "authorization_id"):
+            if hasattr(event, name):
+                own[name] = self.id(getattr(event, name))
+        subject = own.get("appointment_id") or own["authorization_id"]
+        await self.hear(event.model_copy(update=own), subject)
 
     async def any_event(self) -> None:
         await self.told(self.random.choice(TOLD))
@@ -196,32 +210,36 @@ class ReferralsWalk(Walk):
 
 # -- prior authorization ------------------------------------------------------------------------------------------
 
-TESS = "tess"
-MEMBER_ID = "M-1"
-NOTHING_NEEDED = f"""
-[[rules]]
-why = "office-visits-need-none"
-payer = "*"
-system = "{claims.CPT}"
-codes = ["99213"]
-needed = false
-"""
-APPEALS = ("automatic", "by-person", "none")
+APPEALS = tuple((policy, levels) for policy in ("automatic", "by-person", "none") for levels in (1, 2))
 
 
-class AuthorizationWalk(Walk):
+def _rules() -> str:
+    """Rules by which an office visit needs no approval, and every payer has its own terms of appeal."""
+    none_needed = f'[[rules]]\nwhy = "none"\npayer = "*"\nsystem = "{claims.CPT}"\ncodes = ["99213"]\nneeded = false\n'
+    terms = (
+        f'[[payers]]\npayer = "{policy}-{levels}"\nappeal = "{policy}"\nappeal_levels = {levels}\n'
+        for policy, levels in APPEALS
+    )
+    return none_needed + "".join(terms)
+
+
+def authorizations(folder: Path) -> AuthorizationWorld:
+    """Prior authorization under rules of its own, beside its payers."""
+    file = folder / "rules.toml"
+    file.write_text(_rules(), encoding="utf-8")
+    return AuthorizationWorld(file)
+
+
+class AuthorizationWalk(Walk[AuthorizationWorld]):
     """One referral's authorization, with a payer who may say anything at any time."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        super().__init__(seed)
-        appeal, levels = self.random.choice(APPEALS), self.random.choice((1, 2))
-        rules = folder / f"{appeal}-{levels}.toml"
-        terms = f'[[payers]]\npayer = "*"\nappeal = "{appeal}"\nappeal_levels = {levels}\n'
-        rules.write_text(NOTHING_NEEDED + terms, encoding="utf-8")
-        self.world = AuthorizationWorld(rules)
-        self.harness = self.world.harness
-        self.world.payer.script(
-            MEMBER_ID,
+    def __init__(self, place: AuthorizationWorld, seed: int) -> None:
+        super().__init__(place, seed)
+        self.name, self.member_id = f"tess-{seed}", f"M-{seed}"
+        policy, levels = self.random.choice(APPEALS)
+        self.payer_id = f"{policy}-{levels}"
+        place.payer.script(
+            self.member_id,
             Script(
                 decision=self.random.choice(list(ReviewAction)),
                 error=self.random.choice((0, 0, 4)),
@@ -230,16 +248,15 @@ class AuthorizationWalk(Walk):
             ),
         )
 
-    async def settle(self) -> None:
-        await self.world.settle()
-
     def usual(self) -> Sequence[Act]:
         return (
-            partial(self.world.refer, TESS),
-            partial(self.world.know, TESS, MEMBER_ID),
+            self.refer,
+            partial(self.know, self.member_id),
             self.pass_hours(1),
             partial(self.say, claims.A1),
-            partial(self.world.tell, ReferralCancelled, TESS, reason="patient-request"),
+            partial(self.say, claims.A3),
+            partial(self.act, "accept-denial"),
+            partial(self.place.tell, ReferralCancelled, self.name, reason="patient-request"),
             self.pass_hours(1),
         )
 
@@ -247,11 +264,11 @@ class AuthorizationWalk(Walk):
         return (
             *(partial(self.say, word) for word in claims.WORDS),
             *(partial(self.say, word) for word in claims.WORDS),
-            partial(self.say, claims.A3),
-            partial(self.world.know, TESS, None),
-            partial(self.world.know, TESS, None, erased=True),
-            partial(self.world.refer, TESS, service=claims.OFFICE_VISIT),
-            partial(self.world.tell, ReferralFailed, TESS, reason="authorization-denied"),
+            self.lose_member,
+            partial(self.know, None),
+            partial(self.know, None, erased=True),
+            partial(self.refer, service=claims.OFFICE_VISIT),
+            partial(self.place.tell, ReferralFailed, self.name, reason="authorization-denied"),
             partial(self.act, "appeal"),
             partial(self.act, "accept-denial"),
             partial(self.act, "send-again"),
@@ -261,14 +278,31 @@ class AuthorizationWalk(Walk):
             self.pass_hours(30),
         )
 
+    @property
+    def authorization(self) -> str:
+        """The authorization's id."""
+        return authorization_id(self.place.ids(self.name)["referral_id"])
+
+    async def refer(self, **changes: object) -> None:
+        await self.place.refer(self.name, payer_id=self.payer_id, **changes)
+
+    async def know(self, member_id: str | None, **changes: object) -> None:
+        coverage = PersonCoverage(coverage_id=claims.COVERAGE, payer_id=self.payer_id, member_id=member_id)
+        await self.place.know(self.name, member_id, coverage=coverage, **changes)
+
+    async def lose_member(self) -> None:
+        """The member is known, and unknown again before anything was sent."""
+        await self.know(self.member_id)
+        await deliver(self.harness)
+        await self.know(None)
+
     async def act(self, verb: str, body: object = None) -> None:
-        id = authorization_id(claims.uid("referral", TESS))
-        await self.ask(Role.COORDINATOR, "POST", f"/authorizations/{id}/{verb}", body)
+        await self.ask(Role.COORDINATOR, "POST", f"/authorizations/{self.authorization}/{verb}", body)
 
     async def say(self, word: claims.Word) -> None:
         """The payer notifies, of its newest claim or an older one."""
         self.harness.clock.pass_(60)
-        document = await self.harness.stored(claims.Authorization, authorization_id(claims.uid("referral", TESS)))
+        document = await self.harness.stored(Authorization, self.authorization)
         if document is None or not document.submissions:
             return
         ruling = review(word.action.value, word.number, *word.reasons)
@@ -287,23 +321,23 @@ class AuthorizationWalk(Walk):
         await self._notify(body)
 
     async def _notify(self, body: object) -> None:
-        await self.ask(Role.SERVICE, "POST", f"/payers/{claims.PAYER_ID}/notifications", body)
+        await self.ask(Role.SERVICE, "POST", f"/payers/{self.payer_id}/notifications", body)
 
 
 # -- scheduling ---------------------------------------------------------------------------------------------------
 
 
-class SchedulingWalk(Walk):
+class SchedulingWalk(Walk[Alone]):
     """A referral's visit with one doctor, whose calendar is short."""
 
-    def __init__(self, seed: int) -> None:
-        super().__init__(seed)
-        self.harness = Harness(scheduling.Settings, scheduling.build)
+    def __init__(self, place: Alone, seed: int) -> None:
+        super().__init__(place, seed)
+        self.doctor, self.patient, self.referral = self.id("doctor"), days.patient(seed), days.referral(seed)
 
     def usual(self) -> Sequence[Act]:
         return (
             self.publish,
-            partial(self.told, days.accepted(earliest=self.harness.clock.now())),
+            partial(self.told, days.accepted(self.seed, earliest=self.harness.clock.now(), doctor=self.doctor)),
             self.pass_hours(1),
             self.to_the_visit,
             partial(self.act, "arrive"),
@@ -311,11 +345,14 @@ class SchedulingWalk(Walk):
         )
 
     def surprises(self) -> Sequence[Act]:
-        case = {"referral_id": days.referral(), "patient_id": days.patient()}
-        need = {"patient_id": days.patient(), "barrier": Barrier.INTERPRETER}
-        handed = {"handoff_id": days.referral(9), **need}
+        case = {"referral_id": self.referral, "patient_id": self.patient}
+        need = {"patient_id": self.patient, "barrier": Barrier.INTERPRETER}
+        handed = {"handoff_id": self.id("hand-off"), **need}
         return (
             self.to_the_visit,
+            self.propose,
+            self.think_again,
+            self.open_late,
             self.move,
             partial(self.take, "hold"),
             partial(self.take, "book"),
@@ -326,36 +363,49 @@ class SchedulingWalk(Walk):
             partial(self.act, "enter-in-error"),
             self.reply,
             partial(self.told, ReferralCancelled(**case, reason="patient-request")),
-            partial(self.told, ReferralClosed(**case, report_id=days.referral(8))),
-            partial(self.hear, BarrierRecorded(**need), days.patient()),
-            partial(self.hear, HandOffAccepted(**handed, service_id=days.referral(7)), days.referral(9)),
-            partial(self.hear, HandOffClosed(**handed, outcome=HandOffOutcome.CANCELLED), days.referral(9)),
+            partial(self.told, ReferralClosed(**case, report_id=self.id("report"))),
+            partial(self.hear, BarrierRecorded(**need), self.patient),
+            partial(self.hear, HandOffAccepted(**handed, service_id=self.id("service")), self.id("hand-off")),
+            partial(self.hear, HandOffClosed(**handed, outcome=HandOffOutcome.CANCELLED), self.id("hand-off")),
             self.pass_hours(2),
             self.pass_hours(100),
         )
 
     async def told(self, event: Event) -> None:
-        await self.hear(event, days.referral())
+        await self.hear(event, self.referral)
 
     async def publish(self) -> None:
         """One or two half hours tomorrow, at this time of day."""
         first = self.harness.clock.now() + timedelta(days=1)
         starts = [first, first + timedelta(hours=1)][: self.random.randint(1, 2)]
-        slots = [
-            {"start": start.isoformat(), "end": (start + timedelta(minutes=30)).isoformat()} for start in starts
-        ]
+        slots = [{"start": start.isoformat(), "end": (start + timedelta(minutes=30)).isoformat()} for start in starts]
         body = {"timezone": "America/Denver", "slots": slots}
-        await self.ask(Role.SCHEDULER, "POST", f"/calendars/{days.DOCTOR}/slots", body)
+        await self.ask(Role.SCHEDULER, "POST", f"/calendars/{self.doctor}/slots", body)
+
+    async def propose(self) -> None:
+        body = {"patient_id": self.patient, "resource_id": self.doctor, "referral_id": self.referral}
+        await self.ask(Role.SCHEDULER, "POST", "/appointments", body)
+
+    async def think_again(self) -> None:
+        """A visit is wanted, and not wanted any more before anybody looked for a slot."""
+        await self.propose()
+        await self.act("cancel", {})
+
+    async def open_late(self) -> None:
+        """Slots appear for those who wait, who let each other go first."""
+        await self.publish()
+        await deliver(self.harness)
+        self.harness.clock.pass_(120)
 
     async def _visit(self) -> Appointment | None:
         """One that is not over, if any."""
         found = sorted(await self.harness.all(Appointment), key=lambda visit: visit.id)
-        running = [visit for visit in found if not visit.ended]
+        running = [visit for visit in found if visit.patient_id == self.patient and not visit.ended]
         return self.random.choice(running) if running else None
 
     async def _slot(self) -> str | None:
         calendars = sorted(await self.harness.all(Calendar), key=lambda calendar: calendar.day)
-        slots = [slot.slot_id for calendar in calendars for slot in calendar.slots]
+        slots = [slot.slot_id for day in calendars if day.resource_id == self.doctor for slot in day.slots]
         return self.random.choice(slots) if slots else None
 
     async def act(self, verb: str, body: object = None) -> None:
@@ -366,7 +416,7 @@ class SchedulingWalk(Walk):
     async def take(self, verb: str) -> None:
         slot = await self._slot()
         if slot is not None:
-            body = {"slot_id": slot, "patient_id": days.patient(), "referral_id": days.referral()}
+            body = {"slot_id": slot, "patient_id": self.patient, "referral_id": self.referral}
             await self.ask(Role.SCHEDULER, "POST", f"/slots/{verb}", body)
 
     async def move(self) -> None:
@@ -385,29 +435,33 @@ class SchedulingWalk(Walk):
         visit = await self._visit()
         if visit is not None:
             intent = self.random.choice([ReplyIntent.CANCEL, ReplyIntent.CONFIRM])
-            await self.told(ReplyReceived(patient_id=days.patient(), appointment_id=visit.id, intent=intent))
+            await self.told(ReplyReceived(patient_id=self.patient, appointment_id=visit.id, intent=intent))
 
 
 # -- notifications ------------------------------------------------------------------------------------------------
 
 
-class NotificationsWalk(Walk):
+class NotificationsPlace(NotificationsWorld):
+    """Notifications, beside a gateway that may or may not know a message that it has had before."""
+
+    def __init__(self, deduplicates: Iterator[bool]) -> None:
+        super().__init__(deduplicating_channels=["sms", "voice"] if next(deduplicates) else [])
+        self.harness = self.service
+
+
+class NotificationsWalk(Walk[NotificationsPlace]):
     """One patient's visit and its messages, with a gateway that may do anything to them."""
 
-    def __init__(self, seed: int) -> None:
-        super().__init__(seed)
-        deduplicating = self.random.choice((["sms", "voice"], []))
-        self.world = NotificationsWorld(deduplicating_channels=deduplicating)
-        self.harness = self.world.service
-        self.start = messages.NOW + timedelta(days=self.random.choice((1, 8)))
-
-    async def settle(self) -> None:
-        await self.world.settle()
+    def __init__(self, place: NotificationsPlace, seed: int) -> None:
+        super().__init__(place, seed)
+        self.case = {"appointment_id": self.id("appointment"), "patient_id": self.id("patient")}
+        self.occurrence = 1
+        self.start = place.now + timedelta(days=self.random.choice((1, 8)))
 
     def usual(self) -> Sequence[Act]:
         return (
-            partial(self.know, (Channel.SMS, Channel.VOICE)),
             self.book,
+            partial(self.know, (Channel.SMS, Channel.VOICE)),
             partial(self.later, timedelta(hours=1)),
             partial(self.later, timedelta(days=8)),
             partial(self.tell, AppointmentArrived, arrived_at=self.start),
@@ -433,29 +487,31 @@ class NotificationsWalk(Walk):
         )
 
     async def know(self, channels: tuple[Channel, ...]) -> None:
-        event = messages.changed(channels=channels, email=None, mobile="+15005559001", phone="+15005559002")
-        await self.world.tell(event, messages.PATIENT)
+        event = messages.changed(patient_id=self.case["patient_id"], channels=channels, email=None)
+        await self.hear(event, event.patient_id)
 
     async def erase(self) -> None:
-        await self.world.tell(messages.changed(erased=True), messages.PATIENT)
+        event = messages.changed(patient_id=self.case["patient_id"], erased=True)
+        await self.hear(event, event.patient_id)
 
     async def book(self) -> None:
-        await self.world.schedule(messages.booked(self.start))
+        await self.hear(messages.booked(self.start, **self.case), self.case["appointment_id"])
 
     async def move(self) -> None:
         start, self.start = self.start, self.start + timedelta(days=2)
-        occurrence = 2 + self.random.randint(0, 10_000)
-        await self.world.schedule(messages.rescheduled(self.start, start, occurrence))
+        self.occurrence += 1
+        event = messages.rescheduled(self.start, start, self.occurrence).model_copy(update=self.case)
+        await self.hear(event, self.case["appointment_id"])
 
     async def tell(self, kind: type[Event], **fields: object) -> None:
-        case = {"appointment_id": messages.APPOINTMENT, "patient_id": messages.PATIENT}
-        await self.world.tell(kind.model_validate({**case, **fields}), messages.APPOINTMENT)
+        await self.hear(kind.model_validate({**self.case, **fields}), self.case["appointment_id"])
 
     async def fate(self, fate: Fate, count: int) -> None:
-        self.world.gateway.script(ScriptOrder(fate=fate, count=count))
+        self.place.gateway.script(ScriptOrder(fate=fate, count=count))
 
     async def _delivery(self, *states: str) -> Delivery | None:
-        found = [each for each in await self.world.deliveries() if not states or each.state in states]
+        all = [each for each in await self.place.deliveries() if each.patient_id == self.case["patient_id"]]
+        found = [each for each in all if not states or each.state in states]
         return self.random.choice(found) if found else None
 
     async def report(self) -> None:
@@ -473,7 +529,7 @@ class NotificationsWalk(Walk):
             await self.ask(Role.COORDINATOR, "POST", f"/deliveries/{delivery.id}/outcome", {"outcome": outcome})
 
     async def later(self, ahead: timedelta) -> None:
-        await self.world.until(self.world.now + ahead)
+        await self.place.until(self.place.now + ahead)
 
 
 # -- directory ----------------------------------------------------------------------------------------------------
@@ -481,46 +537,50 @@ class NotificationsWalk(Walk):
 RIDES = ("Rides", "Wheels")
 
 
-class DirectoryWalk(Walk):
-    """One patient who needs a ride, and two services that may give it."""
+class DirectoryWalk(Walk[Alone]):
+    """One patient who needs a ride, in a place with two services that may give it."""
 
-    def __init__(self, seed: int) -> None:
-        super().__init__(seed)
-        self.harness = Harness(directory.Settings, directory.build)
+    def __init__(self, place: Alone, seed: int) -> None:
+        super().__init__(place, seed)
+        self.patient, self.zone = self.id("patient"), f"{100 + seed % 900}"
 
     def usual(self) -> Sequence[Act]:
-        need = BarrierRecorded(patient_id=community.PATIENT, barrier=Barrier.TRANSPORTATION)
+        need = BarrierRecorded(patient_id=self.patient, barrier=Barrier.TRANSPORTATION)
         return (
             partial(self.put, RIDES[0], "active"),
-            partial(self.hear, need, community.PATIENT),
-            partial(self.hear, community.changed(), community.PATIENT),
+            partial(self.put, RIDES[1], "active"),
+            partial(self.hear, need, self.patient),
+            partial(self.lives, f"{self.zone}01"),
             partial(self.answer, "accept"),
             partial(self.act, "close", {"outcome": "helped"}),
         )
 
     def surprises(self) -> Sequence[Act]:
-        erased = community.changed().model_copy(update={"erased": True})
         statuses = ("active", "inactive", "temporarily closed", "defunct")
         return (
             *(partial(self.put, name, status) for name in RIDES for status in statuses),
-            partial(self.hear, erased, community.PATIENT),
-            partial(self.hear, community.changed("10001", "New York", "NY"), community.PATIENT),
+            partial(self.lives, None, erased=True),
+            partial(self.lives, "00501"),
             partial(self.answer, "decline"),
-            *(partial(self.act, "offer", {"service_id": community.uid(name)}) for name in RIDES),
+            *(partial(self.act, "offer", {"service_id": self.id(name)}) for name in RIDES),
             partial(self.act, "close", {"outcome": "cancelled"}),
             partial(self.act, "close", {"outcome": "no-service"}),
             self.pass_hours(24 * 4),
         )
 
+    async def lives(self, postal_code: str | None, *, erased: bool = False) -> None:
+        event = community.changed(postal_code, None, None)
+        await self.hear(event.model_copy(update={"patient_id": self.patient, "erased": erased}), self.patient)
+
     async def put(self, name: str, status: str) -> None:
-        body = community.record(name, status=status)
+        body = community.record(name, status=status, areas=(f"{self.zone}*",), id=self.id(name))
         await self.ask(Role.DIRECTORY_EDITOR, "PUT", f"/services/{body['id']}", body)
 
     async def act(self, verb: str, body: object) -> None:
-        id = handoff_id(community.PATIENT, Barrier.TRANSPORTATION)
+        id = handoff_id(self.patient, Barrier.TRANSPORTATION)
         await self.ask(Role.COORDINATOR, "POST", f"/handoffs/{id}/{verb}", body)
 
     async def answer(self, verb: str) -> None:
-        handoff = await self.harness.stored(HandOff, handoff_id(community.PATIENT, Barrier.TRANSPORTATION))
+        handoff = await self.harness.stored(HandOff, handoff_id(self.patient, Barrier.TRANSPORTATION))
         if handoff is not None and handoff.offered_to is not None:
             await self.act(verb, {"service_id": handoff.offered_to})
