@@ -221,5 +221,7 @@ def routes() -> Routes:
     return made
 
 
-def build(settings: KitSettings, http: httpx.AsyncClient, *, send: Sender = send_nothing, idempotent: bool = True) -> Service:
+def build(
+    settings: KitSettings, http: httpx.AsyncClient, *, send: Sender = send_nothing, idempotent: bool = True
+) -> Service:
     return Service("toy", (Box, Stamp), REACTIONS, jobs(send, idempotent=idempotent), (routes(),))
