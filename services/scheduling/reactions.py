@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from services.scheduling.model import appointment as visit
-from services.scheduling.model import calendar, person
+from services.scheduling.model import calendar, person, referral
 from services.scheduling.model.appointment import LOOKING, Appointment, AppointmentState, appointment_id
 from services.scheduling.model.calendar import Calendar
 from services.scheduling.model.person import Person
+from services.scheduling.model.referral import EndedReferral
 from shared.contracts.directory import HandOffAccepted, HandOffClosed
 from shared.contracts.intake import BarrierRecorded
 from shared.contracts.notifications import ReplyReceived
-from shared.contracts.referrals import ReferralAccepted, ReferralCancelled
+from shared.contracts.referrals import (
+    ReferralAccepted,
+    ReferralCancelled,
+    ReferralClosed,
+    ReferralFailed,
+    ReferralRejected,
+)
 from shared.contracts.scheduling import (
     AppointmentProposed,
+    ReferralOver,
     SlotBooked,
     SlotGivenBack,
     SlotHeld,
@@ -20,7 +28,6 @@ from shared.contracts.scheduling import (
     SlotReleased,
     SlotRequested,
     SlotsPublished,
-    VisitUnwanted,
 )
 from shared.kit.reactions import Field, Reactions, on
 
@@ -40,9 +47,13 @@ APPOINTMENTS = Reactions(
         visit.propose_for_referral,
         creates=True,
     ),
-    # Not by the field referral_id: an appointment that the same batch creates is not stored yet, and would be missed.
-    on(ReferralCancelled, lambda event: [appointment_id(event.referral_id)], visit.referral_cancelled),
-    on(VisitUnwanted, Field("referral_id", lambda event: event.referral_id), visit.unwanted),
+    on(
+        ReferralOver,
+        Field("referral_id", lambda event: event.referral_id),
+        visit.unwanted,
+        when={*LOOKING, S.PENDING, S.BOOKED},
+        wants=visit.referral_wanted,
+    ),
     on(
         AppointmentProposed,
         lambda event: [event.appointment_id],
@@ -76,6 +87,14 @@ APPOINTMENTS = Reactions(
     ),
 )
 
+REFERRALS = Reactions(
+    EndedReferral,
+    on(ReferralCancelled, lambda event: [event.referral_id], referral.end, creates=True),
+    on(ReferralClosed, lambda event: [event.referral_id], referral.end, creates=True),
+    on(ReferralFailed, lambda event: [event.referral_id], referral.end, creates=True),
+    on(ReferralRejected, lambda event: [event.referral_id], referral.end, creates=True),
+)
+
 PERSONS = Reactions(
     Person,
     on(BarrierRecorded, lambda event: [event.patient_id], person.need_recorded, creates=True),
@@ -83,4 +102,4 @@ PERSONS = Reactions(
     on(HandOffClosed, lambda event: [event.patient_id], person.help_ended, creates=True),
 )
 
-REACTIONS = (CALENDARS, APPOINTMENTS, PERSONS)
+REACTIONS = (CALENDARS, APPOINTMENTS, REFERRALS, PERSONS)

@@ -9,6 +9,7 @@ from services.scheduling.jobs import jobs
 from services.scheduling.model.appointment import Appointment
 from services.scheduling.model.calendar import Calendar
 from services.scheduling.model.person import Person
+from services.scheduling.model.referral import EndedReferral
 from services.scheduling.reactions import REACTIONS
 from shared.kit.service import Service
 from shared.kit.settings import KitSettings
@@ -22,7 +23,7 @@ def build(settings: Settings, http: httpx.AsyncClient) -> Service:
     """Scheduling's documents, reactions, jobs and routes. It calls nobody."""
     return Service(
         name="scheduling",
-        documents=(Calendar, Appointment, Person),
+        documents=(Calendar, Appointment, EndedReferral, Person),
         reactions=REACTIONS,
         jobs=jobs(),
         routes=routes(),

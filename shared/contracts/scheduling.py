@@ -181,10 +181,9 @@ class SlotsPublished(Event):
     end: datetime
 
 
-class VisitUnwanted(Event):
-    """A referral was withdrawn: no appointment is wanted for it (subject: its first appointment). Private."""
+class ReferralOver(Event):
+    """A referral ended, however: no visit is wanted for it any more (subject: the referral). Private to scheduling."""
 
-    type: ClassVar[str] = "visit.unwanted.v1"
+    type: ClassVar[str] = "referral.over.v1"
     topic: ClassVar[str] = "scheduling.slots"
-    appointment_id: str
     referral_id: str

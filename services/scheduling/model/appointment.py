@@ -13,9 +13,10 @@ from enum import StrEnum
 from typing import ClassVar
 
 from services.scheduling.model.calendar import Calendar, Release, Slot, SlotLost, month_of
+from services.scheduling.model.referral import EndedReferral
 from shared.contracts.base import Coding
 from shared.contracts.notifications import ReplyIntent, ReplyReceived
-from shared.contracts.referrals import Priority, ReferralAccepted, ReferralCancelled
+from shared.contracts.referrals import Priority, ReferralAccepted
 from shared.contracts.scheduling import (
     AppointmentArrived,
     AppointmentBooked,
@@ -28,6 +29,7 @@ from shared.contracts.scheduling import (
     AppointmentRescheduled,
     AppointmentUnplaced,
     CancelledBy,
+    ReferralOver,
     SlotBooked,
     SlotGivenBack,
     SlotHeld,
@@ -35,7 +37,6 @@ from shared.contracts.scheduling import (
     SlotReleased,
     SlotRequested,
     SlotsPublished,
-    VisitUnwanted,
 )
 from shared.kit.decisions import Due, Facts, Ref, Want, Where
 from shared.kit.document import Document, Part, derived_id
@@ -192,7 +193,6 @@ class Appointment(Document):
     arrived_at: datetime | None = None
     ended_by: CancelledBy | None = None
     end_reason: str | None = None
-    unwanted: bool = False
 
 
 # -- commands ---------------------------------------------------------------------------------------------------------
@@ -279,11 +279,10 @@ def slots_wanted(message: object, appointment: Appointment | None) -> Iterable[W
 
 
 def referral_wanted(_: object, appointment: Appointment | None) -> Iterable[Want]:
-    """The referral's first appointment, which knows whether the referral was withdrawn, unless this is it."""
+    """Whether the appointment's referral is over."""
     if appointment is None or appointment.referral_id is None:
         return ()
-    first = appointment_id(appointment.referral_id)
-    return () if first == appointment.id else (Ref(Appointment, first),)
+    return (Ref(EndedReferral, appointment.referral_id),)
 
 
 def calendar_wanted(command: ProposeAppointment | MoveAppointment, _: Appointment | None) -> Iterable[Want]:
@@ -432,8 +431,8 @@ def refused(appointment: Appointment, event: SlotRefused, facts: Facts, now: dat
 
 
 def _look(appointment: Appointment, facts: Facts, now: datetime) -> Appointment:
-    if _withdrawn(appointment, facts):
-        return _end(appointment, AppointmentState.CANCELLED, CancelledBy.REFERRAL, "referral-cancelled")
+    if (over := _ended_referral(appointment, facts)) is not None:
+        return _end_with(appointment, over)
     found = _earliest_fit(appointment, facts, now) if appointment.flexible else None
     if found is None:
         return _unplaced(appointment, now)
@@ -535,9 +534,9 @@ def booked(appointment: Appointment, event: SlotBooked, facts: Facts, now: datet
     place = Placement(**asked.model_dump(exclude={"exact"}) | event.model_dump(include={"slot_id", "start", "end"}))
     if appointment.state is AppointmentState.BOOKED:
         return _move_to(appointment, place, now)
-    if _withdrawn(appointment, facts):
+    if (over := _ended_referral(appointment, facts)) is not None:
         _give_back(appointment, event.calendar_id, event.slot_id)
-        return _end(appointment, AppointmentState.CANCELLED, CancelledBy.REFERRAL, "referral-cancelled")
+        return _end_with(appointment, over)
     return _place(appointment, place, now)
 
 
@@ -582,8 +581,8 @@ def _confirmed_hold(appointment: Appointment, event: SlotBooked, facts: Facts, n
     slot = appointment.place
     if slot is None or slot.slot_id != event.slot_id:
         return not_wanted(appointment, event, facts, now)
-    if _withdrawn(appointment, facts):
-        return _end(appointment, AppointmentState.CANCELLED, CancelledBy.REFERRAL, "referral-cancelled")
+    if (over := _ended_referral(appointment, facts)) is not None:
+        return _end_with(appointment, over)
     return _place(appointment, slot, now)
 
 
@@ -702,16 +701,12 @@ def replied(appointment: Appointment, event: ReplyReceived, facts: Facts, now: d
     return _end(appointment, AppointmentState.CANCELLED, CancelledBy.PATIENT, "patient-reply")
 
 
-def referral_cancelled(appointment: Appointment, event: ReferralCancelled, _: Facts, __: datetime) -> Appointment:
-    """The referral's first appointment hears of its end, ends with it, and tells the others, then and later."""
-    appointment.unwanted = True
-    appointment.record(VisitUnwanted(appointment_id=appointment.id, referral_id=event.referral_id))
-    return _end_for_referral(appointment)
-
-
-def unwanted(appointment: Appointment, _: VisitUnwanted, __: Facts, ___: datetime) -> Appointment:
-    """The referral was withdrawn."""
-    return _end_for_referral(appointment)
+def unwanted(appointment: Appointment, _: ReferralOver, facts: Facts, now: datetime) -> Appointment:
+    """The referral is over: so is its visit, unless it has begun; how that one ended is for a person to say."""
+    if appointment.place is not None and appointment.place.start <= now:
+        return appointment
+    over = _ended_referral(appointment, facts)
+    return appointment if over is None else _end_with(appointment, over)
 
 
 def overdue(appointment: Appointment, _: Due, __: Facts, now: datetime) -> Appointment:
@@ -746,24 +741,18 @@ def _slot_of(appointment: Appointment, wanted: AppointmentState) -> Placement:
     return appointment.place
 
 
-def _withdrawn(appointment: Appointment, facts: Facts) -> bool:
-    """Whether the referral was withdrawn, as its first appointment knows."""
-    if appointment.unwanted or appointment.referral_id is None:
-        return appointment.unwanted
-    first_id = appointment_id(appointment.referral_id)
-    first = facts.get(Appointment, first_id) if first_id != appointment.id else None
-    return first is not None and first.unwanted
+def _ended_referral(appointment: Appointment, facts: Facts) -> EndedReferral | None:
+    """The appointment's referral, where it is over."""
+    return None if appointment.referral_id is None else facts.get(EndedReferral, appointment.referral_id)
 
 
 def _give_back(appointment: Appointment, calendar_id: str, slot_id: str) -> None:
     appointment.record(SlotGivenBack(calendar_id=calendar_id, slot_id=slot_id, appointment_id=appointment.id))
 
 
-def _end_for_referral(appointment: Appointment) -> Appointment:
-    """End with the referral what has not ended; a patient who is there is seen."""
-    if appointment.ended or appointment.state is AppointmentState.ARRIVED:
-        return appointment
-    return _end(appointment, AppointmentState.CANCELLED, CancelledBy.REFERRAL, "referral-cancelled")
+def _end_with(appointment: Appointment, over: EndedReferral) -> Appointment:
+    """End with the referral."""
+    return _end(appointment, AppointmentState.CANCELLED, CancelledBy.REFERRAL, over.reason)
 
 
 def _end(appointment: Appointment, state: AppointmentState, by: CancelledBy, reason: str) -> Appointment:

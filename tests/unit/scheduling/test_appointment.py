@@ -28,7 +28,7 @@ from services.scheduling.reactions import APPOINTMENTS
 from shared.contracts.directory import HandOffAccepted, HandOffClosed, HandOffOutcome
 from shared.contracts.intake import Barrier, BarrierRecorded
 from shared.contracts.notifications import ReplyIntent, ReplyReceived
-from shared.contracts.referrals import Priority, ReferralCancelled
+from shared.contracts.referrals import Priority, ReferralCancelled, ReferralClosed, ReferralFailed, ReferralRejected
 from shared.contracts.scheduling import (
     AppointmentArrived,
     AppointmentBooked,
@@ -571,13 +571,46 @@ def cancelled(number: int = 1) -> ReferralCancelled:
     return ReferralCancelled(referral_id=referral(number), patient_id=patient(number), reason="patient-request")
 
 
-def test_a_cancelled_referral_takes_its_appointment_with_it() -> None:
+ENDINGS = {
+    "referral-cancelled": cancelled(),
+    "referral-closed": ReferralClosed(referral_id=referral(), patient_id=patient(), report_id=referral(9)),
+    "referral-failed": ReferralFailed(referral_id=referral(), patient_id=patient(), reason="authorization-denied"),
+    "referral-rejected": ReferralRejected(
+        referral_id=referral(), patient_id=patient(), specialist_id=DOCTOR, reason="full"
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", ENDINGS)
+def test_a_referral_that_ends_takes_its_appointment_with_it(reason: str) -> None:
     world = booked_world(TEN)
-    world.hear(cancelled())
+    world.hear(ENDINGS[reason])
     world.settle()
     (told,) = world.events(AppointmentCancelled)
-    assert (told.by, told.reason) == (CancelledBy.REFERRAL, "referral-cancelled")
+    assert (told.by, told.reason) == (CancelledBy.REFERRAL, reason)
     assert world.calendar(TEN).slots[0].status is SlotStatus.FREE
+
+
+def test_a_visit_that_has_begun_when_its_referral_ends_waits_for_its_outcome() -> None:
+    world = booked_world(TEN)
+    world.now = TEN + timedelta(minutes=1)
+    world.hear(ENDINGS["referral-closed"])
+    world.settle()
+    assert world.visit().state is S.BOOKED
+    act(world, RecordFulfilment(), visit.fulfil)
+    assert world.visit().state is S.FULFILLED
+
+
+def test_what_was_held_for_a_referral_that_nobody_accepted_ends_with_it() -> None:
+    world = World()
+    world.publish(TEN)
+    held = hold(world, 1, TEN, of=referral())
+    confirm(world, held, TEN)
+    world.settle()
+    assert world.appointment(held).state is S.BOOKED
+    world.hear(cancelled())
+    world.settle()
+    assert world.appointment(held).state is S.CANCELLED
 
 
 def test_a_referral_accepted_and_cancelled_at_once_leaves_nothing_booked() -> None:
