@@ -153,6 +153,11 @@ def same_trace(one: str, other: str) -> bool:
     return one.split("-")[1:2] == other.split("-")[1:2]
 
 
+def _unsampled(traceparent: str) -> bool:
+    """Whether a context says that nobody records it; its flags may say more beside (00 or, of random ids, 02)."""
+    return len(traceparent) == _TRACEPARENT_LENGTH and traceparent[-1] in "02468ace"
+
+
 def well_formed(traceparent: str | None) -> str | None:
     """A traceparent from outside, or None where it is not one: it will be stored and handed on."""
     if traceparent is None or not _TRACEPARENT.match(traceparent) or _context(traceparent) is None:
@@ -160,6 +165,7 @@ def well_formed(traceparent: str | None) -> str | None:
     return traceparent
 
 
+_TRACEPARENT_LENGTH = 55
 _TRACEPARENT = re.compile(r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 
 
@@ -243,7 +249,7 @@ class Telemetry:
         links: Sequence[str | None] = (),
     ) -> Traced:
         """Begin a piece of work under a W3C ``parent`` context, or as a new trace where there is none."""
-        if self._tracer is None or (parent is not None and parent.endswith("-00")):
+        if self._tracer is None or (parent is not None and _unsampled(parent)):
             return Traced(parent)
         around = _context(parent) if parent else None
         linked = [Link(other) for text in links if text and (other := _context(text)) is not None]
