@@ -335,6 +335,20 @@ class StoreSuite:
         assert "unsent" not in stored
         assert stored["wait"] is None
 
+    async def test_a_write_takes_out_the_fields_that_it_drops(self, store: Store) -> None:
+        await seed(store, "drop", fresh("a", state="closed", name=CANARY, notes=[CANARY]), fresh("b", name="kept"))
+
+        dropping = [
+            Write("a", 1, {"version": 2, "shrunk": True}, drop=("name", "notes", "absent")),
+            Write("b", 7, {"version": 8}, drop=("name",)),
+        ]
+        assert await store.write("drop", dropping) == [WON, LOST]
+
+        stored = await one(store, "drop", "a")
+        assert (stored["state"], stored["version"], stored["shrunk"]) == ("closed", 2, True)
+        assert not {"name", "notes", "absent"} & set(stored)
+        assert (await one(store, "drop", "b"))["name"] == "kept"
+
     # -- finding --------------------------------------------------------------------------------------------
 
     async def test_load_gives_what_is_there_once(self, store: Store) -> None:
