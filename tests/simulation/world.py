@@ -96,7 +96,7 @@ class Declared:
     name: str
     settings: KitSettings
     build: Callable[[Any, httpx.AsyncClient], Service]
-    processes: int = 2
+    processes: int = 1
     _built: dict[str, Any] = field(default_factory=dict)
 
     def service(self, world: World) -> Service:
@@ -132,6 +132,8 @@ class World:
         self.broker = MemoryBroker(partitions)
         self.issuer = TestIssuer()
         self.declared = {each.name: each for each in services}
+        self.doubled = frozenset(self.random.sample(sorted(self.declared), min(2, len(self.declared))))
+        """Services of which two processes run, at odds with each other."""
         self.stores: dict[str, MemoryStore] = {each.name: MemoryStore() for each in services}
         self.processes: list[Process] = []
         self.hosts: dict[str, httpx.AsyncBaseTransport] = {}
@@ -150,9 +152,7 @@ class World:
 
     async def start(self) -> None:
         """Start every service's processes."""
-        for declared in self.declared.values():
-            for _ in range(declared.processes):
-                await self.spawn(declared)
+        await self.revive()
 
     async def spawn(self, declared: Declared) -> Process:
         """Start one process of a service."""
@@ -210,7 +210,7 @@ class World:
     async def revive(self) -> None:
         """Start anew what died."""
         for declared in self.declared.values():
-            while len(self.live(declared.name)) < declared.processes:
+            while len(self.live(declared.name)) < declared.processes + (declared.name in self.doubled):
                 await self.spawn(declared)
 
     # -- steps ----------------------------------------------------------------------------------------------
@@ -243,9 +243,13 @@ class World:
                 found.append(Actor(process, "renew", name, self._renewing(worker)))
             elif worker._rows and (worker._outcomes or (process.service, collection) in due):
                 found.append(Actor(process, "due", name, worker.work))
-            if self.random.random() < 0.02:
+            if self._soon_over(worker):
                 found.append(Actor(process, "renew", name, self._renewing(worker)))
         return found
+
+    def _soon_over(self, worker: DueWorker) -> bool:
+        """Whether a process would renew this lease by now: a third of it is over, or all."""
+        return self.clock.monotonic() > worker.leases._until - LEASE * 2 / 3
 
     def _reading(self, process: Process, group: str) -> Callable[[], Awaitable[int]]:
         async def step() -> int:
@@ -387,7 +391,8 @@ class World:
                 if f"due {worker.document.collection}" in process.busy:
                     continue
                 try:
-                    await worker.leases.renew()
+                    if self._soon_over(worker):
+                        await worker.leases.renew()
                     await worker.sweep()
                 except (StoreUnavailable, Crash):
                     pass
