@@ -11,15 +11,15 @@ from functools import partial
 
 from services.prior_authorization.model import Authorization, Member, RuleBook, State, authorization_id
 from services.prior_authorization.model.member import learn
-from services.prior_authorization.model.opening import WITHDRAWABLE, consider_member, referral_ended, request
+from services.prior_authorization.model.opening import WITHDRAWABLE, carry, consider_member, referral_ended, request
 from shared.contracts.intake import PersonChanged
 from shared.contracts.prior_authorization import MemberKnown, MemberWanted
 from shared.contracts.referrals import (
     AuthorizationRequested,
     ReferralCancelled,
-    ReferralEvent,
     ReferralFailed,
     ReferralRejected,
+    ReferralRequested,
 )
 from shared.kit.decisions import Ref, Want
 from shared.kit.reactions import Field, Reactions, on
@@ -41,16 +41,26 @@ def reactions(rules: RuleBook) -> tuple[Reactions, ...]:
                 when=_WAITING,
                 wants=_member,
             ),
-            on(ReferralCancelled, _of_referral, referral_ended, when=WITHDRAWABLE),
-            on(ReferralFailed, _of_referral, referral_ended, when=WITHDRAWABLE),
-            on(ReferralRejected, _of_referral, referral_ended, when=WITHDRAWABLE),
+            on(ReferralRequested, _handed_on, carry),
+            on(ReferralCancelled, _relied_on, referral_ended, when=WITHDRAWABLE),
+            on(ReferralFailed, _relied_on, referral_ended, when=WITHDRAWABLE),
+            on(ReferralRejected, _relied_on, referral_ended, when=WITHDRAWABLE),
         ),
         Reactions(Member, on(PersonChanged, lambda event: (event.patient_id,), learn, creates=True)),
     )
 
 
-def _of_referral(event: ReferralEvent) -> Iterable[str]:
+def _of_referral(event: AuthorizationRequested) -> Iterable[str]:
     return (authorization_id(event.referral_id),)
+
+
+def _handed_on(event: ReferralRequested) -> Iterable[str]:
+    return () if event.authorization_id is None else (event.authorization_id,)
+
+
+def _relied_on(event: ReferralCancelled | ReferralFailed | ReferralRejected) -> Iterable[str]:
+    """The authorization that the referral relied on: its own, which it may not have heard of, or one handed on."""
+    return (event.authorization_id or authorization_id(event.referral_id),)
 
 
 def _of_wish(event: MemberWanted) -> Iterable[str]:

@@ -27,7 +27,10 @@ class ReferralEvent(Event):
 
 
 class ReferralRequested(ReferralEvent):
-    """A clinician asked for a referral. ``replaces`` is the rejected referral to which this is the alternative."""
+    """A clinician asked for a referral. ``replaces`` is the rejected referral to which this is the alternative.
+
+    ``authorization_id`` is the authorization that the alternative was handed on and relies on from now on.
+    """
 
     type: ClassVar[str] = "referral.requested.v1"
     specialty: str
@@ -36,6 +39,7 @@ class ReferralRequested(ReferralEvent):
     requester_id: str
     authored_on: datetime
     replaces: str | None = None
+    authorization_id: str | None = None
 
 
 class ReferralPacketCompleted(ReferralEvent):
@@ -80,7 +84,8 @@ class ReferralAccepted(ReferralEvent):
 class ReferralRejected(ReferralEvent):
     """The specialist declined. ``alternative_id`` is the linked referral opened in its place.
 
-    ``authorization_carried`` says that the alternative relies on this referral's authorization: it stays in force.
+    ``authorization_id`` is the authorization that it relied on, where it had one. ``authorization_carried`` says that
+    the alternative relies on it from now on: it stays in force.
     """
 
     type: ClassVar[str] = "referral.rejected.v1"
@@ -88,6 +93,7 @@ class ReferralRejected(ReferralEvent):
     reason: str
     alternative_id: str | None = None
     authorization_carried: bool = False
+    authorization_id: str | None = None
 
 
 class ReferralScheduled(ReferralEvent):
@@ -121,17 +127,19 @@ class ReferralClosed(ReferralEvent):
 
 
 class ReferralCancelled(ReferralEvent):
-    """Withdrawn. ``reason`` is a code."""
+    """Withdrawn. ``reason`` is a code; ``authorization_id`` the authorization that it relied on, where it had one."""
 
     type: ClassVar[str] = "referral.cancelled.v1"
     reason: str
+    authorization_id: str | None = None
 
 
 class ReferralFailed(ReferralEvent):
-    """Cannot be fulfilled. ``reason`` is a code, such as ``authorization-denied``."""
+    """Cannot be fulfilled. ``reason`` is a code, such as ``authorization-denied``; ``authorization_id`` as above."""
 
     type: ClassVar[str] = "referral.failed.v1"
     reason: str
+    authorization_id: str | None = None
 
 
 class ReferralEscalated(ReferralEvent):

@@ -195,8 +195,9 @@ class Authorization(Document):
         return next((sent for claim in claims for sent in self.submissions if sent.id == claim), None)
 
     def announces(self) -> dict[str, str]:
-        """What every event of this document says of it."""
-        return {"authorization_id": self.id, "referral_id": self.referral_id, "patient_id": self.patient_id}
+        """What every event of this document says of it: whose it is, and which referral relies on it now."""
+        referral_id = self.carried_to or self.referral_id
+        return {"authorization_id": self.id, "referral_id": referral_id, "patient_id": self.patient_id}
 
 
 def authorization_id(referral_id: str) -> str:

@@ -229,8 +229,26 @@ def _still_denied(document: Authorization) -> bool:
     return document.state is State.APPEALING and newest is not None and newest.kind is Kind.INITIAL
 
 
+def announce_standing(document: Authorization) -> None:
+    """Say once more what was decided last, where that is a grant or its loss."""
+    ruling, state = document.current, document.state
+    reasons = ruling.reasons if ruling else ()
+    if state is State.APPROVED and ruling is not None:
+        _announce_approval(document, ruling)
+    elif state in (State.DENIED, State.APPEALING, State.DENIED_FINAL):
+        final = state is State.DENIED_FINAL
+        document.record(AuthorizationDenied(**document.announces(), reasons=reasons, final=final))
+    elif state in (State.CANCELLED, State.WITHDRAWN):
+        reason = document.cancel_reason if state is State.WITHDRAWN else None
+        document.record(AuthorizationCancelled(**document.announces(), reason=reason or "payer"))
+
+
 def _approve(document: Authorization, ruling: Ruling) -> None:
     _become(document, State.APPROVED)
+    _announce_approval(document, ruling)
+
+
+def _announce_approval(document: Authorization, ruling: Ruling) -> None:
     units = ruling.units if ruling.units is not None else document.quantity
     document.record(
         AuthorizationApproved(

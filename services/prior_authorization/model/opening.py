@@ -21,11 +21,17 @@ from services.prior_authorization.model.authorization import (
     note,
     quiet,
 )
-from services.prior_authorization.model.deciding import begin_cancelling, withdrawn
+from services.prior_authorization.model.deciding import announce_standing, begin_cancelling, withdrawn
 from services.prior_authorization.model.member import Lack, Member, lack
 from services.prior_authorization.model.rules import RuleBook, Terms
 from shared.contracts.prior_authorization import AuthorizationNotRequired, MemberKnown, MemberWanted
-from shared.contracts.referrals import AuthorizationRequested, ReferralCancelled, ReferralFailed, ReferralRejected
+from shared.contracts.referrals import (
+    AuthorizationRequested,
+    ReferralCancelled,
+    ReferralFailed,
+    ReferralRejected,
+    ReferralRequested,
+)
 from shared.kit.decisions import Facts
 
 WITHDRAWABLE = Authorization.rest_of(
@@ -107,10 +113,19 @@ def referral_ended(
 ) -> Authorization:
     """The referral will not use the approval: call it off with the payer, unless an alternative relies on it."""
     if isinstance(event, ReferralRejected) and event.authorization_carried:
-        document.carried_to = event.alternative_id
         return document
     code = {ReferralCancelled: "referral-cancelled", ReferralFailed: "referral-failed"}
     return call_off(document, code.get(type(event), "referral-rejected"), now)
+
+
+def carry(document: Authorization, event: ReferralRequested, facts: Facts, now: datetime) -> Authorization:
+    """An alternative relies on it from now on, and is told how it stands: it may have changed since it was handed on.
+
+    Asked for by the alternative itself, after it was written: so it is there to hear this, and all that comes later.
+    """
+    document.carried_to = event.referral_id
+    announce_standing(document)
+    return document
 
 
 def withdraw(document: Authorization, command: Withdraw, facts: Facts, now: datetime) -> Authorization:

@@ -190,7 +190,7 @@ def request(referral: Referral | None, command: RequestReferral, facts: Facts, n
     begin(made, now)
     if made.ended:
         made.ending = f"order-{command.order_status.value}"
-        made.record(ReferralCancelled(referral_id=made.id, patient_id=made.patient_id, reason=made.ending))
+        _record_withdrawal(made, made.ending)
     return made
 
 
@@ -205,6 +205,7 @@ def _record_request(referral: Referral) -> None:
             requester_id=referral.requester_id,
             authored_on=referral.authored_on,
             replaces=referral.replaces,
+            authorization_id=referral.authorization_id,
         )
     )
 
@@ -341,6 +342,7 @@ def reject(referral: Referral, command: Reject, facts: Facts, now: datetime) -> 
             reason=command.reason,
             alternative_id=alternative_id,
             authorization_carried=carried is not None,
+            authorization_id=referral.authorization_id,
         )
     )
     referral.record(
@@ -402,17 +404,26 @@ def close(referral: Referral, command: FileReport, facts: Facts, now: datetime) 
 def cancel(referral: Referral, command: Cancel, facts: Facts, now: datetime) -> Referral:
     """Withdraw it; authorization and appointment follow. Raises IllegalTransition after the end."""
     referral.end(State.CANCELLED, now, command.reason)
-    referral.record(ReferralCancelled(referral_id=referral.id, patient_id=referral.patient_id, reason=command.reason))
+    _record_withdrawal(referral, command.reason)
     return referral
 
 
 def mark_entered_in_error(referral: Referral, command: MarkEnteredInError, facts: Facts, now: datetime) -> Referral:
     """It should never have been; to everybody else that is a withdrawal."""
     referral.end(State.ENTERED_IN_ERROR, now, "entered-in-error")
-    referral.record(
-        ReferralCancelled(referral_id=referral.id, patient_id=referral.patient_id, reason="entered-in-error")
-    )
+    _record_withdrawal(referral, "entered-in-error")
     return referral
+
+
+def _record_withdrawal(referral: Referral, reason: str) -> None:
+    referral.record(
+        ReferralCancelled(
+            referral_id=referral.id,
+            patient_id=referral.patient_id,
+            reason=reason,
+            authorization_id=referral.authorization_id,
+        )
+    )
 
 
 def acknowledge(referral: Referral, command: Acknowledge, facts: Facts, now: datetime) -> Referral:

@@ -244,6 +244,11 @@ class Referral(Document):
         return max(booked, key=lambda pair: (pair[1].start or self.requested_at, pair[0]), default=None)
 
     @property
+    def authorization_id(self) -> str | None:
+        """The authorization that it relies on, its own or one that it was handed on, as far as it was told of one."""
+        return self.authorization.authorization_id if self.authorization else None
+
+    @property
     def sealed(self) -> bool:
         """Whether the packet went to a specialist, so that it may no longer change."""
         return self.sent_at is not None
@@ -298,7 +303,14 @@ def proceed(referral: Referral, now: datetime) -> Referral:
 def fail(referral: Referral, reason: str, now: datetime) -> Referral:
     """The referral cannot be fulfilled."""
     referral.end(State.FAILED, now, reason)
-    referral.record(ReferralFailed(referral_id=referral.id, patient_id=referral.patient_id, reason=reason))
+    referral.record(
+        ReferralFailed(
+            referral_id=referral.id,
+            patient_id=referral.patient_id,
+            reason=reason,
+            authorization_id=referral.authorization_id,
+        )
+    )
     return referral
 
 

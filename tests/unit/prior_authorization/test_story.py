@@ -11,8 +11,9 @@ from deploy.simulators.adjudication import Script
 from services.prior_authorization.model import Authorization, Member, MemberState, State
 from services.prior_authorization.model.authorization import authorization_id
 from services.prior_authorization.model.budget import FLOOR
-from shared.contracts.referrals import ReferralCancelled, ReferralRejected
-from tests.unit.prior_authorization.cases import OFFICE_VISIT, uid
+from shared.contracts.referrals import Priority, ReferralCancelled, ReferralRejected, ReferralRequested
+from shared.kit.auth import Role
+from tests.unit.prior_authorization.cases import CONSULT, NOW, OFFICE_VISIT, uid
 from tests.unit.prior_authorization.world import World
 
 AT_ONCE = ["submitted", "approved"]
@@ -180,17 +181,72 @@ async def test_an_approval_that_a_rejected_referral_will_not_use_is_given_back()
     assert (await world.of("tess")).state is State.WITHDRAWN
 
 
-async def test_an_approval_that_an_alternative_referral_relies_on_stays_in_force() -> None:
-    world = World()
+ALTERNATIVE = uid("alternative")
+
+
+async def handed_on(world: World) -> str:
+    """Tess' approval is carried to the alternative of her rejected referral; the authorization's id."""
     await world.know("tess", "SBX-APPROVE-1")
-    await world.refer("tess")
+    id = await world.refer("tess")
     await world.until(1)
-    heir = {"alternative_id": uid("alternative"), "authorization_carried": True}
+    heir = {"alternative_id": ALTERNATIVE, "authorization_carried": True, "authorization_id": id}
     await world.tell(ReferralRejected, "tess", specialist_id=uid("specialist"), reason="capacity", **heir)
     await world.until(2)
+    return id
+
+
+async def rely(world: World, id: str) -> None:
+    """The alternative tells that it relies on the authorization."""
+    await world.arrive(
+        ReferralRequested(
+            referral_id=ALTERNATIVE,
+            patient_id=uid("patient", "tess"),
+            specialty="dermatology",
+            service=CONSULT,
+            priority=Priority.ROUTINE,
+            requester_id=uid("clinician"),
+            authored_on=NOW,
+            replaces=uid("referral", "tess"),
+            authorization_id=id,
+        ),
+        ALTERNATIVE,
+    )
+    await world.settle()
+
+
+def told_to_the_alternative(world: World) -> list[str]:
+    events = world.harness.published("prior_authorization.events")
+    return [type for type, event in events if f'"referral_id":"{ALTERNATIVE}"'.encode() in event["data"]]
+
+
+async def test_an_approval_that_an_alternative_referral_relies_on_stays_in_force_and_is_told_to_it() -> None:
+    world = World()
+    await rely(world, await handed_on(world))
     document = await world.of("tess")
-    assert (document.state, document.carried_to) == (State.APPROVED, uid("alternative"))
-    assert world.events("tess") == ["submitted", "approved"]
+    assert (document.state, document.carried_to) == (State.APPROVED, ALTERNATIVE)
+    assert told_to_the_alternative(world) == ["authorization.approved.v1"]
+
+
+async def test_an_approval_that_was_handed_on_is_called_off_with_the_referral_that_relies_on_it() -> None:
+    world = World()
+    id = await handed_on(world)
+    await rely(world, id)
+    fields = {"referral_id": ALTERNATIVE, "patient_id": uid("patient", "tess"), "authorization_id": id}
+    await world.arrive(ReferralCancelled(**fields, reason="patient-request"), ALTERNATIVE)
+    await world.until(3)
+    assert (await world.of("tess")).state is State.WITHDRAWN
+    assert told_to_the_alternative(world) == ["authorization.approved.v1", "authorization.cancelled.v1"]
+
+
+async def test_an_approval_lost_while_it_was_handed_on_is_told_to_the_referral_that_relies_on_it() -> None:
+    world = World()
+    id = await handed_on(world)
+    async with world.harness.client(Role.COORDINATOR) as coordinator:
+        await coordinator.post(f"/authorizations/{id}/cancel", json={}, headers=world.harness.key())
+    await world.until(3)
+    assert told_to_the_alternative(world) == []
+    await rely(world, id)
+    assert told_to_the_alternative(world) == ["authorization.cancelled.v1"]
 
 
 async def test_a_denied_request_is_never_updated() -> None:

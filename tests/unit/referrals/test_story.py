@@ -116,7 +116,12 @@ def test_a_denial_that_can_be_appealed_keeps_waiting_and_an_approval_of_the_appe
 def test_a_final_denial_fails_the_referral_and_says_so() -> None:
     referral = tell(cases.authorizing(), cases.REFUSED)
     assert recorded(referral, ReferralFailed) == [
-        ReferralFailed(referral_id=cases.REFERRAL, patient_id=cases.PATIENT, reason="authorization-denied")
+        ReferralFailed(
+            referral_id=cases.REFERRAL,
+            patient_id=cases.PATIENT,
+            reason="authorization-denied",
+            authorization_id=cases.AUTHORIZATION,
+        )
     ]
 
 
@@ -257,13 +262,21 @@ def test_a_rejection_opens_a_linked_alternative_with_packet_and_authorization_to
     assert (alternative.id, alternative.replaces) == (alternative_id, cases.REFERRAL)
     (requested,) = recorded(alternative, ReferralRequested)
     assert isinstance(requested, ReferralRequested)
-    assert requested.replaces == cases.REFERRAL
+    assert (requested.replaces, requested.authorization_id) == (cases.REFERRAL, cases.AUTHORIZATION)
     stored = [cases.known(), cases.specialist(cases.FIRST), cases.specialist(cases.SECOND)]
     tell(alternative, stored=stored)
     assert alternative.state is State.AWAITING_ACCEPTANCE
     assert alternative.specialist_id == cases.SECOND
     assert recorded(alternative, AuthorizationRequested) == [], "the payer's approval still holds"
     assert [(i.kind, i.sha256) for i in alternative.packet] == [(i.kind, i.sha256) for i in rejected.packet]
+
+
+def test_an_alternative_that_is_withdrawn_names_the_authorization_that_it_was_handed() -> None:
+    alternative = _alternative_of(_rejected(cases.approved(valid_to=date(2026, 6, 1))))
+    model.cancel(alternative, model.Cancel(reason="patient-request"), NO_FACTS, NOW)
+    (withdrawn,) = recorded(alternative, ReferralCancelled)
+    assert isinstance(withdrawn, ReferralCancelled)
+    assert withdrawn.authorization_id == cases.AUTHORIZATION
 
 
 def test_where_all_have_declined_the_alternative_waits_for_another_specialist() -> None:
