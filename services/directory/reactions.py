@@ -64,8 +64,9 @@ REACTIONS = (
         on(
             ServiceListed,
             Field("offered_to", lambda e: e.service_id),
-            handoff.service_changed,
+            handoff.confirm_offer,
             when={Step.OFFERED},
+            wants=handoff.asked_service,
         ),
     ),
 )

@@ -341,8 +341,8 @@ def _offer(document: HandOff, service_id: str, now: datetime) -> HandOff:
     return document
 
 
-def asked_service(message: HandOffOffered | OfferTo, document: HandOff | None) -> Iterable[Want]:
-    """The service that is asked."""
+def asked_service(message: HandOffOffered | ServiceListed | OfferTo, document: HandOff | None) -> Iterable[Want]:
+    """The service that is asked, or was listed anew."""
     return (Ref(CommunityService, message.service_id),)
 
 
@@ -361,17 +361,12 @@ def offer_to(document: HandOff, command: OfferTo, facts: Facts, now: datetime) -
     return _offer(document, command.service_id, now)
 
 
-def confirm_offer(document: HandOff, event: HandOffOffered, facts: Facts, now: datetime) -> HandOff:
-    """Look again, now that the offer is written: a service that ceased in the meantime is not waited for."""
+def confirm_offer(document: HandOff, event: HandOffOffered | ServiceListed, facts: Facts, now: datetime) -> HandOff:
+    """Look at the asked service again, now that the offer is written, or the service has changed: one that ceased is
+    not waited for.
+    """
     service = facts.get(CommunityService, event.service_id)
     if document.offered_to != event.service_id or (service is not None and service.state is ServiceStatus.ACTIVE):
-        return document
-    return _search(document, now)
-
-
-def service_changed(document: HandOff, event: ServiceListed, facts: Facts, now: datetime) -> HandOff:
-    """An asked service that is no longer active is not waited for."""
-    if event.status is ServiceStatus.ACTIVE:
         return document
     return _search(document, now)
 
