@@ -18,6 +18,7 @@ from services.directory.model.needs import words_of
 from services.directory.model.places import area_key, covering
 from shared.contracts.directory import HandOffOutcome, ServiceStatus
 from shared.contracts.intake import Barrier
+from shared.kit import shown
 from shared.kit.api import Call, DocumentId, Reply, Routes
 from shared.kit.auth import Role
 from shared.kit.errors import Flaw, Invalid
@@ -158,7 +159,6 @@ async def _matching(call: Call, search: Search) -> list[CommunityService]:
 
 def _shown(document: HandOff) -> dict[str, object]:
     """A hand-off, without where the patient lives."""
-    wait = document.wait
     return {
         "id": document.id,
         "version": document.version,
@@ -169,7 +169,7 @@ def _shown(document: HandOff) -> dict[str, object]:
         "service_id": document.offered_to,
         "declines": [{"service_id": one.service_id, "reason": one.reason.value} for one in document.declines],
         "outcome": document.outcome.value if document.outcome else None,
-        "wait": wait.model_dump(mode="json") if wait else None,
+        "wait": shown.wait(document),
     }
 
 

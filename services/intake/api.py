@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import Query
@@ -14,6 +13,7 @@ from services.intake.bodies import PatientBody, parsed, statement_of
 from shared.kit.api import Call, CallContext, DocumentId, Reply, Routes
 from shared.kit.auth import Role
 from shared.kit.document import Document, derived_id
+from shared.kit.shown import instant, wait
 
 REGISTRARS = {Role.COORDINATOR, Role.CLINICIAN, Role.SERVICE}
 READERS = {Role.COORDINATOR, Role.CLINICIAN}
@@ -33,10 +33,6 @@ def _outline(patient: model.Patient) -> dict[str, Any]:
     }
 
 
-def _text(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def _whole(patient: model.Patient) -> dict[str, Any]:
     """Everything but the history and what the kit keeps."""
     shown = {"registered_at", "provenance", "wait", "timezone", "channels", "corrections"}
@@ -45,26 +41,13 @@ def _whole(patient: model.Patient) -> dict[str, Any]:
     return {
         "id": patient.id,
         **body,
-        "registered_at": _text(patient.registered_at),
+        "registered_at": instant(patient.registered_at),
         "timezone": model.timezone_of(patient.timezone, patient.address),
         "channels": [channel.value for channel in model.channels_of(patient)],
         "coverage": patient.coverage_status.value,
         "coverages": [coverage.model_dump(mode="json") for coverage in patient.coverages],
         "facts": [{**fact.model_dump(mode="json"), "unconfirmed": fact.unconfirmed} for fact in patient.facts],
-        "waiting": _waiting(patient),
-    }
-
-
-def _waiting(patient: model.Patient) -> dict[str, Any] | None:
-    wait = patient.wait
-    if wait is None:
-        return None
-    return {
-        "owner": wait.owner,
-        "reason": wait.reason,
-        "since": _text(wait.since),
-        "deadline": _text(wait.deadline),
-        "overdue": wait.escalated_at is not None,
+        "wait": wait(patient),
     }
 
 
@@ -141,7 +124,7 @@ def _patients(intake: model.Intake) -> Routes:
     ) -> Reply:
         """Ids and what is missing, nothing else; ``next`` is what to pass as ``after`` for more."""
         found = await call.page(model.Patient, {"state": state.value}, limit=limit, after=after)
-        listed = [{**_outline(patient), "waiting": _waiting(patient)} for patient in found]
+        listed = [{**_outline(patient), "wait": wait(patient)} for patient in found]
         return Reply(200, {"patients": listed, "next": found[-1].id if len(found) == limit else None})
 
     @patients.get("/{id}", roles=READERS)
@@ -162,7 +145,7 @@ def _patients(intake: model.Intake) -> Routes:
     async def corrections(id: DocumentId, call: Call) -> Reply:
         """Which field was corrected, when and by whom; never from what to what."""
         patient = await call.read(model.Patient, id)
-        listed = [{"field": c.field, "at": _text(c.at), "by": c.by} for c in patient.corrections]
+        listed = [{"field": c.field, "at": instant(c.at), "by": c.by} for c in patient.corrections]
         return call.show(patient, {"id": patient.id, "corrections": listed})
 
     @patients.patch("/{id}", roles=COORDINATORS)

@@ -22,6 +22,7 @@ from shared.kit.api import Call, DocumentId, Reply, Routes
 from shared.kit.auth import Role
 from shared.kit.document import derived_id
 from shared.kit.errors import Flaw, Invalid
+from shared.kit.shown import instant, wait
 
 READERS = frozenset({Role.COORDINATOR, Role.SCHEDULER, Role.OPERATOR, Role.AUDITOR})
 PEOPLE_READERS = frozenset({Role.COORDINATOR})
@@ -182,7 +183,6 @@ def _reading_routes() -> Routes:
 
 def shown(delivery: Delivery) -> dict[str, object]:
     """A delivery without personal data."""
-    wait = delivery.wait
     return {
         "id": delivery.id,
         "version": delivery.version,
@@ -192,16 +192,14 @@ def shown(delivery: Delivery) -> dict[str, object]:
         "patient_id": delivery.patient_id,
         "occurrence": delivery.occurrence,
         "ahead_seconds": delivery.ahead_seconds,
-        "planned_for": delivery.planned_for.isoformat(),
-        "useful_until": delivery.useful_until.isoformat(),
-        "next_look": None if delivery.due is None else delivery.due.isoformat(),
+        "planned_for": instant(delivery.planned_for),
+        "useful_until": instant(delivery.useful_until),
+        "next_look": instant(delivery.due),
         "channel": None if delivery.channel is None else delivery.channel.value,
         "language": None if delivery.language is None else delivery.language.value,
         "fallback": delivery.fallback,
         "reason": delivery.reason,
-        "waits_for": None
-        if wait is None
-        else {"reason": wait.reason, "owner": wait.owner, "deadline": wait.deadline.isoformat()},
+        "wait": wait(delivery),
     }
 
 
@@ -218,7 +216,7 @@ def shown_person(person: Recipient) -> dict[str, object]:
         "revoked": sorted(channel.value for channel in person.barred),
         "replies": [
             {
-                "at": said.at.isoformat(),
+                "at": instant(said.at),
                 "channel": said.channel.value,
                 "intent": said.intent.value,
                 "text": said.text,

@@ -26,6 +26,7 @@ from services.prior_authorization.model.people import (
     settle_contradiction,
 )
 from services.prior_authorization.pas.reading import read_notification
+from shared.kit import shown
 from shared.kit.api import Call, DocumentId, Reply, Routes
 from shared.kit.auth import Role
 from shared.kit.decisions import Facts
@@ -201,7 +202,7 @@ def summary(document: Authorization) -> dict[str, Any]:
         "state": document.state,
         "action": ruling.action if ruling else None,
         "number": ruling.number if ruling else None,
-        "wait": _wait(document),
+        "wait": shown.wait(document),
         "contradicted": bool(document.contradictions),
         "version": document.version,
     }
@@ -214,7 +215,7 @@ def view(document: Authorization) -> dict[str, Any]:
         "service": document.service.model_dump(),
         "units_requested": document.quantity,
         "expedited": document.expedited,
-        "requested_at": _text(document.requested_at),
+        "requested_at": shown.instant(document.requested_at),
         "rule": document.terms.why,
         "carried_to": document.carried_to,
         "appeal": document.terms.appeal,
@@ -222,21 +223,8 @@ def view(document: Authorization) -> dict[str, Any]:
         "claims": [_claim(submission) for submission in document.submissions],
         "history": [_ruling(ruling) for ruling in document.history],
         "contradictions": [_ruling(ruling) for ruling in document.contradictions],
-        "troubles": [{"reason": t.reason, "source": t.source, "at": _text(t.at)} for t in document.troubles],
-        "polled_at": _text(document.polled_at),
-    }
-
-
-def _wait(document: Authorization) -> dict[str, Any] | None:
-    wait = document.wait
-    if wait is None:
-        return None
-    return {
-        "owner": wait.owner,
-        "reason": wait.reason,
-        "since": _text(wait.since),
-        "deadline": _text(wait.deadline),
-        "escalated_at": _text(wait.escalated_at),
+        "troubles": [{"reason": t.reason, "source": t.source, "at": shown.instant(t.at)} for t in document.troubles],
+        "polled_at": shown.instant(document.polled_at),
     }
 
 
@@ -246,8 +234,8 @@ def _claim(submission: Submission) -> dict[str, Any]:
         "kind": submission.kind,
         "level": submission.level,
         "prior": submission.prior,
-        "opened_at": _text(submission.opened_at),
-        "received_at": _text(submission.received_at),
+        "opened_at": shown.instant(submission.opened_at),
+        "received_at": shown.instant(submission.received_at),
         "action": submission.ruling.action if submission.ruling else None,
     }
 
@@ -261,11 +249,7 @@ def _ruling(ruling: Ruling) -> dict[str, Any]:
         "valid_to": ruling.valid_to.isoformat() if ruling.valid_to else None,
         "units_granted": ruling.units,
         "reasons": list(ruling.reasons),
-        "decided_at": _text(ruling.decided_at),
+        "decided_at": shown.instant(ruling.decided_at),
         "source": ruling.source,
-        "taken_at": _text(ruling.taken_at),
+        "taken_at": shown.instant(ruling.taken_at),
     }
-
-
-def _text(at: datetime | None) -> str | None:
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z") if at else None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from services.prior_authorization.model import Authorization, State
 from services.prior_authorization.model.answers import Ruling
 from services.prior_authorization.model.authorization import ITEM
 from services.prior_authorization.pas import codes
 from shared.contracts.prior_authorization import ReviewAction
+from shared.kit.shown import instant
 
 Resource = dict[str, object]
 
@@ -27,7 +26,7 @@ def claim_response(document: Authorization) -> Resource:
         "type": _concept(codes.THO + "claim-type", "professional"),
         "use": "preauthorization",
         "patient": {"reference": f"Patient/{document.patient_id}"},
-        "created": _instant(ruling.decided_at if ruling else document.requested_at),
+        "created": instant(ruling.decided_at if ruling else document.requested_at),
         "insurer": {"type": "Organization", "identifier": {"system": codes.PAYER_SYSTEM, "value": document.payer_id}},
         "outcome": "complete" if ruling or document.state in _PENDING else "queued",
         "item": [_item(document)],
@@ -86,7 +85,3 @@ def _period(ruling: Ruling) -> Resource:
 
 def _concept(system: str, code: str) -> Resource:
     return {"coding": [{"system": system, "code": str(code)}]}
-
-
-def _instant(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -12,6 +12,7 @@ from services.referrals import fhir, model
 from services.referrals.model.commands import Command
 from shared.contracts.base import Coding
 from shared.contracts.referrals import Priority
+from shared.kit import shown
 from shared.kit.api import Call, DocumentId, Reply, Routes
 from shared.kit.auth import Role
 from shared.kit.decisions import Decision
@@ -161,28 +162,16 @@ def _reasons(codes: tuple[Code, ...], now: datetime) -> tuple[model.PacketItem, 
 # -- what is shown ------------------------------------------------------------------------------------------------
 
 
-def _at(moment: datetime | None) -> str | None:
-    return moment.isoformat(timespec="milliseconds") if moment else None
-
-
 def _missing(referral: model.Referral) -> list[dict[str, object]]:
     return [
-        {"what": one.what, "since": _at(one.since), "owner": one.owner, "deadline": _at(one.deadline)}
+        {
+            "what": one.what,
+            "since": shown.instant(one.since),
+            "owner": one.owner,
+            "deadline": shown.instant(one.deadline),
+        }
         for one in model.missing(referral)
     ]
-
-
-def _wait(referral: model.Referral) -> dict[str, object] | None:
-    wait = referral.wait
-    if wait is None:
-        return None
-    return {
-        "reason": wait.reason,
-        "owner": wait.owner,
-        "since": _at(wait.since),
-        "deadline": _at(wait.deadline),
-        "escalated_at": _at(wait.escalated_at),
-    }
 
 
 def _summary(referral: model.Referral) -> dict[str, object]:
@@ -196,8 +185,8 @@ def _summary(referral: model.Referral) -> dict[str, object]:
         "task_status": fhir.task_status(referral),
         "business_status": fhir.business_status(referral),
         "specialist_id": referral.specialist_id,
-        "requested_at": _at(referral.requested_at),
-        "wait": _wait(referral),
+        "requested_at": shown.instant(referral.requested_at),
+        "wait": shown.wait(referral),
         "version": referral.version,
     }
 
@@ -210,7 +199,7 @@ def _full(referral: model.Referral) -> dict[str, object]:
         "service": referral.service.model_dump(),
         "requester_id": referral.requester_id,
         "performer_id": referral.performer_id,
-        "authored_on": _at(referral.authored_on),
+        "authored_on": shown.instant(referral.authored_on),
         "order_status": fhir.order_status(referral).value,
         "missing": _missing(referral),
         "packet": {
@@ -222,10 +211,12 @@ def _full(referral: model.Referral) -> dict[str, object]:
         if referral.authorization
         else None,
         "window": referral.window.model_dump(mode="json") if referral.window else None,
-        "appointment": {"id": visit[0], "start": _at(visit[1].start), "end": _at(visit[1].end)} if visit else None,
+        "appointment": {"id": visit[0], "start": shown.instant(visit[1].start), "end": shown.instant(visit[1].end)}
+        if visit
+        else None,
         "attended": referral.attended,
         "report": referral.report.model_dump(mode="json", exclude_none=True) if referral.report else None,
-        "acknowledged_on": _at(referral.acknowledged_on),
+        "acknowledged_on": shown.instant(referral.acknowledged_on),
         "replaces": referral.replaces,
         "alternative_id": referral.alternative_id,
         "ending": referral.ending,

@@ -35,6 +35,7 @@ from shared.contracts.referrals import Priority
 from shared.kit.document import derived_id
 from shared.kit.errors import Flaw, Invalid
 from shared.kit.fhir import ORDER_INTENTS, Element, Flaws, ReferenceForm, element
+from shared.kit.shown import instant
 
 SNOMED: Final = "http://snomed.info/sct"
 LOINC: Final = "http://loinc.org"
@@ -545,10 +546,6 @@ def _reference(type_: str, id: str) -> dict[str, object]:
     return {"reference": f"{type_}/{id}"}
 
 
-def _instant(at: datetime) -> str:
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def service_request(referral: Referral) -> dict[str, object]:
     """The referral as a FHIR R4 ServiceRequest."""
     body: dict[str, object] = {
@@ -559,7 +556,7 @@ def service_request(referral: Referral) -> dict[str, object]:
         "priority": referral.priority.value,
         "code": _concept(referral.service),
         "subject": _reference("Patient", referral.patient_id),
-        "authoredOn": _instant(referral.authored_on),
+        "authoredOn": instant(referral.authored_on),
         "requester": {"type": "Practitioner", "identifier": {"value": referral.requester_id}},
     }
     performer = referral.specialist_id or referral.performer_id
@@ -594,17 +591,17 @@ def task(referral: Referral) -> dict[str, object]:
         "priority": referral.priority.value,
         "code": _concept(CONSULT_NOTE),
         "for": _reference("Patient", referral.patient_id),
-        "authoredOn": _instant(referral.requested_at),
+        "authoredOn": instant(referral.requested_at),
     }
     if referral.history:
-        body["lastModified"] = _instant(referral.history[-1].at)
+        body["lastModified"] = instant(referral.history[-1].at)
     reason = referral.wait.reason if referral.wait else referral.ending
     if reason:
         body["statusReason"] = {"text": reason}
     if referral.specialist_id:
         body["owner"] = _reference("Practitioner", referral.specialist_id)
     if referral.wait:
-        body["restriction"] = {"period": {"end": _instant(referral.wait.deadline)}}
+        body["restriction"] = {"period": {"end": instant(referral.wait.deadline)}}
     if referral.report:
         output = {"type": _concept(referral.report.code or CONSULT_NOTE)}
         body["output"] = [{**output, "valueReference": _reference("DocumentReference", referral.report.id)}]

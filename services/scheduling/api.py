@@ -20,6 +20,7 @@ from services.scheduling.model.person import Person
 from shared.contracts.base import Coding
 from shared.contracts.referrals import Priority
 from shared.contracts.scheduling import CancelledBy
+from shared.kit import shown
 from shared.kit.api import IDEMPOTENCY_KEY, Call, DocumentId, Reply, Routes
 from shared.kit.auth import Role
 from shared.kit.clock import to_milliseconds
@@ -159,12 +160,12 @@ def shown_slot(calendar: Calendar, slot: Slot) -> dict[str, Any]:
         "slot_id": slot.slot_id,
         "calendar_id": calendar.id,
         "resource_id": calendar.resource_id,
-        "start": fhir.instant(slot.start),
-        "end": fhir.instant(slot.end),
+        "start": shown.instant(slot.start),
+        "end": shown.instant(slot.end),
         "timezone": calendar.timezone,
         "local_start": _local(slot.start, calendar.timezone),
         "status": slot.status.value,
-        "held_until": None if slot.held_until is None else fhir.instant(slot.held_until),
+        "held_until": None if slot.held_until is None else shown.instant(slot.held_until),
     }
 
 
@@ -179,41 +180,30 @@ def shown_appointment(document: Appointment, person: Person | None = None) -> di
         "referral_id": document.referral_id,
         "resource_id": document.resource_id,
         "priority": document.priority.value,
-        "earliest": fhir.instant(document.earliest),
-        "latest": _instant(document.latest),
+        "earliest": shown.instant(document.earliest),
+        "latest": shown.instant(document.latest),
         "slot_id": slot and slot.slot_id,
-        "start": slot and fhir.instant(slot.start),
-        "end": slot and fhir.instant(slot.end),
+        "start": slot and shown.instant(slot.start),
+        "end": slot and shown.instant(slot.end),
         "timezone": slot and slot.timezone,
         "local_start": slot and _local(slot.start, slot.timezone),
         "occurrence": document.occurrence,
-        "held_until": _instant(document.held_until),
-        "confirmed_at": _instant(document.confirmed_at),
-        "arrived_at": _instant(document.arrived_at),
+        "held_until": shown.instant(document.held_until),
+        "confirmed_at": shown.instant(document.confirmed_at),
+        "arrived_at": shown.instant(document.arrived_at),
         "asked_slot_id": document.asked and document.asked.slot_id,
         "refused": document.refused
         and {
             "slot_id": document.refused.slot_id,
             "reason": document.refused.reason,
-            "at": fhir.instant(document.refused.at),
+            "at": shown.instant(document.refused.at),
         },
         "ended_by": document.ended_by,
         "end_reason": document.end_reason,
-        "wait": document.wait
-        and {
-            "since": fhir.instant(document.wait.since),
-            "deadline": fhir.instant(document.wait.deadline),
-            "owner": document.wait.owner,
-            "reason": document.wait.reason,
-            "escalated_at": _instant(document.wait.escalated_at),
-        },
+        "wait": shown.wait(document),
         "ready": person is None or not person.missing(),
         "needs": {} if person is None else {barrier: need.value for barrier, need in sorted(person.needs.items())},
     }
-
-
-def _instant(at: datetime | None) -> str | None:
-    return None if at is None else fhir.instant(at)
 
 
 def _given(calendar: Calendar, appointment_id: str, state: AppointmentState) -> dict[str, Any]:
@@ -225,10 +215,10 @@ def _given(calendar: Calendar, appointment_id: str, state: AppointmentState) -> 
         "state": state.value,
         "slot_id": slot.slot_id,
         "resource_id": calendar.resource_id,
-        "start": fhir.instant(slot.start),
-        "end": fhir.instant(slot.end),
+        "start": shown.instant(slot.start),
+        "end": shown.instant(slot.end),
         "timezone": calendar.timezone,
-        "held_until": None if slot.held_until is None else fhir.instant(slot.held_until),
+        "held_until": None if slot.held_until is None else shown.instant(slot.held_until),
     }
 
 
@@ -389,9 +379,9 @@ def _calendars() -> Routes:
             200,
             {
                 "resource_id": resource_id,
-                "as_of": fhir.instant(call.now),
-                "next": [fhir.instant(slot.start) for slot in free],
-                "third_next_available": third and fhir.instant(third.start),
+                "as_of": shown.instant(call.now),
+                "next": [shown.instant(slot.start) for slot in free],
+                "third_next_available": third and shown.instant(third.start),
                 "days": third and round((third.start - call.now) / timedelta(days=1), 2),
             },
         )

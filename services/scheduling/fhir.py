@@ -16,6 +16,7 @@ from shared.contracts.scheduling import CancelledBy
 from shared.kit.api import DocumentId
 from shared.kit.errors import Flaw, Invalid
 from shared.kit.fhir import Element, ReferenceForm, element
+from shared.kit.shown import instant
 
 Json = dict[str, Any]
 
@@ -29,11 +30,6 @@ _PRIORITY = {Priority.STAT: 1, Priority.ASAP: 2, Priority.URGENT: 3, Priority.RO
 _CANCELLED_BY = {CancelledBy.PATIENT: "pat", CancelledBy.PROVIDER: "prov"}
 _PUBLISHABLE = {"free": SlotStatus.FREE, "busy-unavailable": SlotStatus.UNAVAILABLE}
 _ID: TypeAdapter[str] = TypeAdapter(DocumentId)
-
-
-def instant(at: datetime) -> str:
-    """A FHIR instant in UTC, to the millisecond."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 # -- out --------------------------------------------------------------------------------------------------------------

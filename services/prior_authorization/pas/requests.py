@@ -6,7 +6,7 @@ Times in a Bundle come from when the claim was opened, so that a claim sent agai
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from services.prior_authorization.model.authorization import ITEM, Authorization, Kind, Submission
 from services.prior_authorization.model.member import Member
@@ -14,6 +14,7 @@ from services.prior_authorization.pas import codes
 from services.prior_authorization.pas.codes import Certification
 from shared.contracts.base import Coding
 from shared.kit.document import derived_id
+from shared.kit.shown import instant
 
 Resource = dict[str, object]
 
@@ -129,7 +130,7 @@ def _bundle(profile: str, transaction: str, at: datetime, parties: tuple[_Party,
         "meta": {"profile": [profile]},
         "identifier": {"system": codes.TRANSACTION_SYSTEM, "value": transaction},
         "type": "collection",
-        "timestamp": _instant(at),
+        "timestamp": instant(at),
         "entry": [party.entry for party in parties],
     }
 
@@ -147,7 +148,7 @@ def _claim_head(
         "type": _concept(codes.THO + "claim-type", "professional"),
         "use": "preauthorization",
         "patient": parties.patient.reference,
-        "created": _instant(at),
+        "created": instant(at),
         "insurer": parties.insurer.reference,
         "provider": parties.requestor.reference,
         "priority": _concept(codes.THO + "processpriority", priority),
@@ -328,7 +329,3 @@ def _concept(system: str, code: str) -> Resource:
 
 def _coding(coding: Coding) -> Resource:
     return _concept(coding.system, coding.code)
-
-
-def _instant(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -140,7 +140,7 @@ class TestRegistering:
         assert (response.json()["state"], response.json()["missing"]) == ("incomplete", missing)
         worklist = (await world.coordinator.get("/patients")).json()
         assert [(listed["id"], listed["missing"]) for listed in worklist["patients"]] == [(id, missing)]
-        assert worklist["patients"][0]["waiting"]["overdue"] is False
+        assert worklist["patients"][0]["wait"]["escalated_at"] is None
         for personal in PERSONAL:
             assert personal not in str(worklist)
         completed = await world.coordinator.patch(f"/patients/{id}", json={"mobile": "5125550142", "language": "es"})
@@ -155,7 +155,7 @@ class TestRegistering:
         while world.harness.clock.now() < START + timedelta(days=14):
             assert await world.harness.advance() is not None
         listed = (await world.coordinator.get("/patients")).json()["patients"]
-        assert listed[0]["waiting"]["overdue"] is True
+        assert listed[0]["wait"]["escalated_at"] is not None
 
 
 class TestRefusing:

@@ -215,7 +215,7 @@ async def test_mail_whose_last_answer_is_lost_is_unknown_shown_and_never_sent_ag
         assert place.messages[0].repeats == []
         coordinator = place.service.client(Role.COORDINATOR)
         listed = (await coordinator.get("/deliveries", params={"state": "unknown"})).json()["deliveries"]
-        assert [each["waits_for"]["reason"] for each in listed] == ["outcome-unknown"]
+        assert [each["wait"]["reason"] for each in listed] == ["outcome-unknown"]
         assert len(place.published("delivery.escalated.v1")) == 1
         found = await coordinator.post(
             f"/deliveries/{listed[0]['id']}/outcome", json={"outcome": "delivered"}, headers=place.service.key()
