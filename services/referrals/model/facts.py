@@ -84,7 +84,7 @@ def choose_specialist(
 ) -> Referral:
     """Send it to the specialist who was asked for, else to the first of the specialty by id, never to one who declined.
 
-    Where there is none, the referral goes on waiting for one to be listed.
+    What a payer approved for one specialist by name is sent to nobody else. Where there is none, the referral goes on waiting for one to be listed.
     """
     chosen = _choice(referral, facts)
     if chosen is None:
@@ -108,8 +108,17 @@ def _choice(referral: Referral, facts: Facts) -> Specialist | None:
     performer = facts.get(Specialist, referral.performer_id) if referral.performer_id else None
     listed = facts.where(Specialist, "available_for", referral.specialty, CANDIDATES)
     candidates = [*([performer] if performer else []), *sorted(listed, key=lambda specialist: specialist.id)]
+    approved_for = _approved_for(referral)
     fitting = (one for one in candidates if one.state is Listing.ACTIVE and one.id not in referral.tried)
-    return next(fitting, None)
+    return next((one for one in fitting if approved_for in (None, one.id)), None)
+
+
+def _approved_for(referral: Referral) -> str | None:
+    """The only specialist for whom the payer pays, where it was asked about one."""
+    authorization = referral.authorization
+    if authorization is None or authorization.status is AuthorizationStatus.NOT_REQUIRED:
+        return None
+    return authorization.specialist_id
 
 
 # -- the payer's decision -----------------------------------------------------------------------------------------

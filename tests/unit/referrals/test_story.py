@@ -230,6 +230,14 @@ def test_a_specialist_asked_for_by_name_may_be_of_another_specialty() -> None:
     assert referral.specialist_id == cases.SECOND
 
 
+def test_what_a_payer_approved_for_one_specialist_by_name_is_sent_to_nobody_else() -> None:
+    stored = [cases.known(), cases.specialist(cases.FIRST)]
+    referral = tell(cases.authorizing(performer_id=cases.SECOND), cases.approved(), stored=stored)
+    assert referral.state is State.AWAITING_SPECIALIST
+    tell(referral, cases.LISTED, stored=[*stored, cases.specialist(cases.SECOND)])
+    assert referral.specialist_id == cases.SECOND
+
+
 def test_only_whom_it_was_sent_to_may_answer() -> None:
     referral = cases.sent()
     with pytest.raises(model.NotTheirs):
