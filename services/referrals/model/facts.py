@@ -84,7 +84,8 @@ def choose_specialist(
 ) -> Referral:
     """Send it to the specialist who was asked for, else to the first of the specialty by id, never to one who declined.
 
-    What a payer approved for one specialist by name is sent to nobody else. Where there is none, the referral goes on waiting for one to be listed.
+    What a payer approved for one specialist by name is sent to nobody else. Where there is none, the referral goes on
+    waiting for one to be listed.
     """
     chosen = _choice(referral, facts)
     if chosen is None:
