@@ -656,6 +656,47 @@ async def test_a_worker_that_freezes_anywhere_writes_and_calls_nothing_once_anot
     assert len(found.letters) == 1
 
 
+@pytest.mark.parametrize("gate", ["store.find", "store.load", "store.write"])
+async def test_once_a_slots_documents_are_stamped_nothing_of_its_earlier_owner_lands(gate: str) -> None:
+    """The new owner has not looked at the document yet, so that no version tells the zombie that it is late."""
+    town = Town()
+    zombie, gates = await town.process("a", service(timer("ring", ring)))
+    heir, _ = await town.process("b", service(timer("ring", ring)))
+    bench = bench_of(heir)
+    await bench.put(due_box())
+    await zombie.workers["box"].leases.renew()
+    await heir.workers["box"].leases.renew()
+
+    async def freeze() -> None:
+        for _ in range(5):
+            town.clock.pass_(LEASE / 3)
+            await heir.workers["box"].leases.renew()
+
+    gates.once(gate, freeze)
+    await zombie.workers["box"].work()
+    assert (await bench.get(Box, "box")).letters == []
+
+    await heir.workers["box"].work()
+    assert len((await bench.get(Box, "box")).letters) == 1
+
+
+async def test_an_outcome_whose_slot_was_stamped_by_another_leaves_the_attempt_to_that_one() -> None:
+    story = Succession(idempotent=True)
+    await story.begin()
+    for _ in range(6):
+        await story.heir.workers["box"].leases.renew()
+        story.town.clock.pass_(LEASE / 3)
+
+    assert story.first_outside.held is not None
+    story.first_outside.held.set()
+    await story.first.workers["box"].drain()
+    box = await story.bench.get(Box, "box")
+    assert (box.sent, list(box.attempts)) == ([], ["send"])
+
+    await story.succeed()
+    assert (await story.bench.get(Box, "box")).sent == ["taken"]
+
+
 async def test_no_call_is_begun_at_the_end_of_a_lease() -> None:
     town, outside = Town(), Outside()
     chassis, gates = await town.process("a", service(sending(outside, idempotent=False)))
