@@ -267,6 +267,7 @@ class World:
         """Let one actor take one step; False where nobody could."""
         actors = self.actors()
         if not actors:
+            await self.revive()
             return False
         await self._take(self.random.choice(actors))
         for _ in range(self.random.choice((1, 3, 10))):
