@@ -66,7 +66,7 @@ class Letters:
         for part in range(3):
             self._arrives("letter-bad", part + 1, f"{bad}.{part}", "box-bad", text=POISON if part == 0 else "")
         world.others.append(Actor(None, "api", "person", self._person))
-        for _ in range(20_000):
+        for _ in range(4_000):
             if self.asked >= PEOPLE:
                 break
             await world.step()
