@@ -149,7 +149,7 @@ def bad_tokens(issuer: TestIssuer, role: Role) -> dict[str, str | None]:
         "no subject": signed(issuer.key, "sub", kid="test"),
         "no audience": signed(issuer.key, "aud", kid="test"),
         "no issuer": signed(issuer.key, "iss", kid="test"),
-        "alg none": jwt.encode(claims, None, algorithm="none", headers={"kid": "test"}),
+        "alg none": jwt.encode(claims, "", algorithm="none", headers={"kid": "test"}),
         "HS256 with the public key": signed_with_a_secret(claims, public),
         "another key under our name": signed(STRANGER, kid="test"),
         "a key never heard of": signed(STRANGER, kid="other"),
