@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from types import ModuleType
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from deploy.demo.api import Api
 from deploy.demo.conductor import Conductor
+from deploy.demo.world import CLINIC_DAYS, furnish
 from deploy.embedded import Stack
 from deploy.simulators.ledger import GatewayLedger, PayerLedger
 from services.directory import service as directory
@@ -67,6 +69,14 @@ async def outside(stack: Stack) -> AsyncIterator[tuple[Api, Conductor]]:
     async with httpx.AsyncClient(timeout=30, trust_env=False) as http:
         api = Api(stack.addresses, stack.token, http, patience=PATIENCE)
         yield api, Conductor(api, OffsetClock(stack.clock_offset_file), patience=PATIENCE)
+
+
+async def furnish_anew(stack: Stack, api: Api, conductor: Conductor, run: str, *, slots_a_day: int = 6) -> None:
+    """Publish calendars once those of other tests are past: a slot left free today leaves no time for reminders."""
+    clock = OffsetClock(stack.clock_offset_file)
+    clock.advance_to(clock.now() + timedelta(days=CLINIC_DAYS[-1] + 1))
+    await conductor.settle()
+    await furnish(api, clock.now(), run, slots_a_day=slots_a_day)
 
 
 class Books:

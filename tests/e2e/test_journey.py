@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from deploy.demo import traces
 from deploy.demo.cases import DEFAULT_FOLDER, load
 from deploy.demo.player import Story, play
-from deploy.demo.world import furnish
 from deploy.embedded import Stack
 from tests.checks import care
-from tests.e2e.evidence import Books, outside, topics
+from tests.e2e.evidence import Books, furnish_anew, outside, topics
 
 PENDED = "04-pended-then-notified"
 """It waits for the payer, and is told: the longest way through five services that ends well."""
@@ -31,7 +30,7 @@ async def test_one_referral_from_its_request_to_its_closing_is_one_story_and_one
 ) -> None:
     (case,) = [case for case in load(DEFAULT_FOLDER) if case.name == PENDED]
     async with outside(stack) as (api, conductor):
-        await furnish(api, conductor.now(), "journey")
+        await furnish_anew(stack, api, conductor, "journey")
         story = await play(case.copy(900), api, conductor)
         await conductor.settle()
         told = await api.get("referrals", f"/referrals/{story.line.referral_id}/history", "coordinator")
