@@ -32,7 +32,7 @@ from shared.kit.parking import Parked, Parking, draining
 from shared.kit.service import Service
 from shared.kit.settings import KitSettings
 from shared.kit.store.port import EPOCH, Outcome, Store, StoreUnavailable
-from shared.kit.store.repository import Repository, hold
+from shared.kit.store.repository import NewerShape, Repository, hold
 from shared.kit.telemetry import Telemetry, log, where_raised
 
 
@@ -224,6 +224,8 @@ class Chassis:
                     await worker.sweep()
                     sweep_at = self.clock.monotonic() + max(0.5, self.settings.sweep_after_seconds / 2)
                 did = await worker.work()
+            except NewerShape:
+                self.repository.behind = True
             except StoreUnavailable as error:
                 log.warning("store.unavailable", queue=worker.queue, error=str(error))
             except Exception as error:
@@ -259,6 +261,8 @@ class Chassis:
             missing.append("broker")
         if any(not worker.leases.holds() for worker in self.workers.values()):
             missing.append("leases")
+        if self.repository.behind:
+            missing.append("release")
         return missing
 
     async def pulse(self, *, stored: bool = True) -> dict[str, Any]:

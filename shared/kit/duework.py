@@ -225,6 +225,9 @@ class DueWorker:
             )
             try:
                 document = await self._fire_one(work, document, row, Due(name, at), now, facts)
+            except StoreUnavailable as error:
+                traced.end(error)
+                raise  # A fact could not be read: that is no failure of the job.
             except Exception as error:
                 traced.end(error)
                 self._start_over(work)

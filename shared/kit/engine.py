@@ -22,7 +22,7 @@ from shared.kit.errors import DomainError
 from shared.kit.parking import WAITS, Parking, parking_key, shown_key
 from shared.kit.reactions import Field, Reaction, Reactions
 from shared.kit.store.port import Found, Outcome, Unstorable
-from shared.kit.store.repository import Held, Repository, hold
+from shared.kit.store.repository import Held, NewerShape, Repository, hold
 from shared.kit.telemetry import Telemetry, Traced, case_attributes, log, same_trace, where_raised
 
 
@@ -99,6 +99,9 @@ class Reactor:
         self.in_work = len(batch)
         try:
             await self._handle(batch)
+        except NewerShape:
+            self._repository.behind = True
+            raise
         finally:
             self.in_work = 0
 
@@ -274,6 +277,8 @@ class Reactor:
         row = self._row(item)
         held = round.held[pair.id]
         document: Document | None = held.document
+        if document is not None and document.shrunk:
+            return
         if document is not None and document.applied.get(item.mark, 0) >= item.sequence:
             return
         decide = row.decision_for(document)

@@ -91,10 +91,13 @@ class Leases:
             await self._store.write(COLLECTION, [Write(self.queue, None, fresh)])
             found = await self._store.load(COLLECTION, [self.queue])
         table = found[0]
-        workers, owners = self._alive(table, began)
+        # A beat is first seen when it was read, not when reading began: it may have been written in between.
+        workers, owners = self._alive(table, self._clock.monotonic())
         epochs: list[int] = list(table["epochs"])
-        self._leaving = {slot for slot in self._leaving if slot in self._held}
         mine = {slot for slot in owners.get(self.worker, []) if self._held.get(slot) == epochs[slot]}
+        # What the table gives to others is not ours from now on, also where the answer to our handing it over was lost.
+        self._held = {slot: epoch for slot, epoch in self._held.items() if slot in mine}
+        self._leaving &= mine
         surplus = self._hand_over(mine, workers)
         mine -= surplus
         taken = self._take(mine, owners, workers)

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import httpx
 import uvicorn
+from fastapi import FastAPI
 from pydantic import ValidationError
 
 from shared.kit.bus.kafka import KafkaBus
@@ -57,6 +58,19 @@ def bus_of(name: str, settings: KitSettings) -> KafkaBus:
     )
 
 
+def uvicorn_config(app: FastAPI, settings: KitSettings) -> uvicorn.Config:
+    """How a process listens. No access log: addresses stay out of the logs, whoever made them."""
+    return uvicorn.Config(
+        app,
+        host=settings.http_host,
+        port=settings.http_port,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=int(settings.drain_seconds),
+    )
+
+
 async def serve(name: str, settings: S, build: Callable[[S, httpx.AsyncClient], Service], role: ProcessRole) -> None:
     """Run a role until SIGTERM or SIGINT; then finish what is in work, within ``drain_seconds``."""
     telemetry = Telemetry.configure(
@@ -80,17 +94,7 @@ async def serve(name: str, settings: S, build: Callable[[S, httpx.AsyncClient], 
             ids=random_id,
             role=role,
         )
-        server = uvicorn.Server(
-            uvicorn.Config(
-                chassis.app,
-                host=settings.http_host,
-                port=settings.http_port,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                timeout_graceful_shutdown=int(settings.drain_seconds),
-            )
-        )
+        server = uvicorn.Server(uvicorn_config(chassis.app, settings))
         await _prepared(chassis)
         await chassis.start()
         serving = asyncio.ensure_future(server._serve(None))

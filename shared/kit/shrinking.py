@@ -22,11 +22,9 @@ async def shrink(store: Store, document: type[Document], before: datetime) -> in
     if not document.terminal:
         return 0
     shrunk = 0
-    after = EPOCH
+    ended = {"ended_at": {"$gte": EPOCH, "$lt": before}, "shrunk": False}
     while True:
-        found = await store.find(
-            document.collection, {"ended_at": {"$gte": after, "$lt": before}}, sort="ended_at", limit=BATCH
-        )
+        found = await store.find(document.collection, ended, sort="ended_at", limit=BATCH)
         writes = [
             Write(
                 raw["_id"],
@@ -35,10 +33,10 @@ async def shrink(store: Store, document: type[Document], before: datetime) -> in
                 drop=[name for name in raw if name not in KIT_FIELDS | REMAINS],
             )
             for raw in found
-            if not raw.get("shrunk") and not raw["outbox"]
+            if not raw["outbox"]
         ]
         outcomes = await store.write(document.collection, writes) if writes else []
-        shrunk += sum(outcome is Outcome.WON for outcome in outcomes)
-        if len(found) < BATCH or found[-1]["ended_at"] == after:
+        won = sum(outcome is Outcome.WON for outcome in outcomes)
+        shrunk += won
+        if not won:
             return shrunk
-        after = found[-1]["ended_at"]

@@ -127,6 +127,8 @@ class Repository:
         became_due: Callable[[str, datetime], None] | None = None,
     ) -> None:
         self._became_due = became_due
+        self.behind = False
+        """Whether a document was met that a newer release wrote: this process is not ready then."""
         self.store = store
         self.clock = clock
         self._unsent = unsent

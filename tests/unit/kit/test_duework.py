@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shared.kit.chassis import Chassis
-from shared.kit.decisions import Due, Facts, Refused, Unanswered
+from shared.kit.decisions import Due, Facts, Ref, Refused, Unanswered
 from shared.kit.document import Attempt
 from shared.kit.duework import FAILURES_TO_PARK, backoff
 from shared.kit.jobs import Jobs, call, timer
@@ -768,3 +768,29 @@ async def test_what_was_not_published_is_swept_after_a_while_and_not_before() ->
 
     assert sum(len(log) for log in town.broker.topic("toy.events")) == 1
     assert await worker.sweep() == 0
+
+
+async def test_a_store_that_fails_to_give_a_fact_is_no_failure_of_the_job() -> None:
+    town = Town()
+    wants = [Ref(Box, "other")]
+    chassis, gates = await town.process("a", service(timer("ring", ring, wants=lambda due, box: wants)))
+    bench = bench_of(chassis)
+    await bench.put(due_box())
+    worker = chassis.workers["box"]
+    await worker.leases.renew()
+
+    for _ in range(FAILURES_TO_PARK + 1):
+        gates.once("store.load", nothing_happens)
+        gates.fail("store.load")
+        with pytest.raises(StoreUnavailable):
+            await worker.work()
+    assert await bench.repository.find(Parked, {}) == []
+    await worker.work()
+
+    box = await bench.get(Box, "box")
+    assert len(box.letters) == 1
+    assert box.attempted == {}
+
+
+async def nothing_happens() -> None:
+    return None

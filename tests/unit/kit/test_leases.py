@@ -273,3 +273,39 @@ async def test_whatever_happens_no_slot_has_two_owners_and_in_quiet_the_shares_a
     await workers.renew(*names, rounds=12)
 
     assert {name: share for name, share in workers.shares().items() if share} == dict.fromkeys(names, SLOTS // 4)
+
+
+async def test_who_was_read_slowly_is_not_taken_for_dead_too_early(workers: Workers) -> None:
+    """The observer's reading takes five seconds, in which the other beats; its lease runs from that beat."""
+    first, observer = workers.add("a"), workers.add("b")
+    await first.renew()
+
+    async def beat_while_it_is_read() -> None:
+        workers.clock.pass_(5.0)
+        await first.renew()
+
+    workers.gates["b"].once("store.load", beat_while_it_is_read)
+    await observer.renew()
+    workers.clock.pass_(LEASE - 3.0 + MARGIN)
+    assert first.holds()
+
+    await observer.renew()
+
+    workers.check()
+
+
+async def test_what_was_handed_over_is_not_taken_back_when_the_answer_was_lost(workers: Workers) -> None:
+    first, second = workers.add("a"), workers.add("b")
+    await first.renew()
+    await second.renew()
+    workers.gates["a"].fail("store.written")
+    with pytest.raises(StoreUnavailable):
+        await first.renew()
+    await second.renew()
+    workers.check()
+
+    workers.gates["a"].fail("store.write")
+    with pytest.raises(StoreUnavailable):
+        await first.renew()
+
+    workers.check()
