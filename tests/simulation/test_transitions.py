@@ -16,7 +16,7 @@ from tests.simulation import walks
 from tests.simulation.walking import Alone, Way, explore
 
 MOST = 1500
-"""Walks before a way that nobody took counts as one that cannot be taken; two hundred are usual."""
+"""Walks before a way that nobody took counts as one that cannot be taken; four hundred are usual."""
 
 
 Exploration = Callable[[], Awaitable[tuple[set[Way], set[Way]]]]
