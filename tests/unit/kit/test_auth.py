@@ -96,7 +96,17 @@ async def test_what_is_no_token_is_refused(desk: Desk, header: str | None) -> No
         {"iss": None},
         {"sub": None},
     ],
-    ids=str,
+    ids=[
+        "expired",
+        "expiry-no-number",
+        "no-expiry",
+        "not-yet",
+        "another-audience",
+        "no-audience",
+        "another-issuer",
+        "no-issuer",
+        "no-subject",
+    ],
 )
 async def test_claims_that_do_not_hold_are_refused(desk: Desk, claims: dict[str, Any]) -> None:
     token = desk.forged({"kid": "test"})
