@@ -85,7 +85,7 @@ class Deaths:
 
     async def _working(self, victim: str) -> None:
         """Return while the victim has something in work."""
-        while not (await self.api.get(victim, "/pulse", "operator"))["busy"]:
+        while not (await self.api.get(victim, "/pulse", "operator", stored="false"))["busy"]:
             pass
 
     async def _kill(self, victim: str) -> None:
@@ -106,11 +106,10 @@ async def test_fifty_patients_come_to_their_ends_while_each_service_is_killed_in
     async with outside(stack) as (api, conductor):
         deaths = Deaths(stack, api, books)
         await furnish_anew(stack, api, conductor, "killing", slots_a_day=18)
-        playing = asyncio.ensure_future(play_all(patients(PATIENTS), api, conductor, run="killing", told=flow))
-        killing = asyncio.ensure_future(deaths.of_each_service_in_turn(flow))
-        await asyncio.wait({playing, killing}, return_when=asyncio.FIRST_EXCEPTION)
-        stories = await playing
-        killing.cancel()
+        async with asyncio.TaskGroup() as group:
+            killing = group.create_task(deaths.of_each_service_in_turn(flow))
+            stories = await play_all(patients(PATIENTS), api, conductor, run="killing", told=flow)
+            killing.cancel()
         assert deaths.killed == [victim for victim, _ in VICTIMS], "somebody was never at work when it was its turn"
         await conductor.settle()
     stack.check()
