@@ -219,10 +219,11 @@ def _waiting(parked: Parked | None) -> Parked:
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """How far a replay came: the places that are done with, and why it stopped, if it did."""
+    """How far a replay came: the places that are done with, and where and why it stopped, if it did."""
 
     done: tuple[str, ...]
-    reason: str | None
+    stopped: str | None = None
+    reason: str = ""
 
 
 Replay = Callable[[str, Record], Awaitable[str | None]]
@@ -243,14 +244,14 @@ def draining(replay: Replay, rewake: Rewake) -> Jobs:
     async def drain(document: Parked, attempt: Attempt, facts: Facts) -> Drained:
         if document.timer is not None:
             await rewake(document.group.split(":")[1], document.key, document.timer)
-            return Drained((), None)
+            return Drained(())
         done: list[str] = []
         for entry in document.entries:
             reason = await replay(document.group, entry.record())
             if reason is not None:
-                return Drained(tuple(done), reason)
+                return Drained(tuple(done), entry.place, reason)
             done.append(entry.place)
-        return Drained(tuple(done), None)
+        return Drained(tuple(done))
 
     def drained(document: Parked, outcome: object, facts: Facts, now: datetime) -> Parked:
         if document.state is not ParkedState.REPLAYING:
@@ -259,10 +260,11 @@ def draining(replay: Replay, rewake: Rewake) -> Jobs:
             document.wake("replay", now)
             return document
         document.entries = [entry for entry in document.entries if entry.place not in outcome.done]
-        if outcome.reason is not None and document.entries:
+        if document.entries and document.entries[0].place == outcome.stopped:
             document.entries[0].reason = outcome.reason
             document.move(ParkedState.PARKED)
         elif document.entries:
+            # More came meanwhile; or what it stopped at was given up, and no longer holds the rest back.
             document.wake("replay", now)
         else:
             document.move(ParkedState.CLEAR)

@@ -63,6 +63,7 @@ class Letters:
             for part in range(2):
                 self._arrives(f"letter-{number}", part + 1, f"{number}.{part}", f"box-{number % BOXES}", f"box-{part}")
         bad = f"bad-{world.seed}"
+        CURED.discard(f"{bad}.0")  # An earlier play of this seed may have left it.
         for part in range(3):
             self._arrives("letter-bad", part + 1, f"{bad}.{part}", "box-bad", text=POISON if part == 0 else "")
         world.others.append(Actor(None, "api", "person", self._person))

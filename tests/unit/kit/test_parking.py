@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import datetime
 
@@ -176,6 +177,22 @@ async def test_a_record_that_waited_only_for_order_is_not_left_behind_by_a_drain
     await post.kit.settle()
 
     assert await post.letters() == ["a1", "a2"]
+    assert (await post.parked()).state is ParkedState.CLEAR
+
+
+async def test_a_poison_given_up_while_it_is_replayed_in_vain_holds_nothing_back() -> None:
+    """The replay had met it before; its outcome came after the operator's word."""
+    post = Post("a1")
+    await post.arrive(ANN, 1, 2)
+    await post.say("replay", parked_id(GROUP, ANN))
+    worker = post.kit.chassis.workers["parked"]
+    await worker.work()
+    await asyncio.wait([task for _, task in worker._calling.values()])
+    await post.say("discard", parked_id(GROUP, ANN), "--by", "operator-7")
+
+    await post.kit.settle()
+
+    assert await post.letters() == ["a2"]
     assert (await post.parked()).state is ParkedState.CLEAR
 
 
