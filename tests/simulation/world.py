@@ -139,6 +139,7 @@ class World:
         self.hosts: dict[str, httpx.AsyncBaseTransport] = {}
         self.others: list[Actor] = []
         self.gates: Counter[str] = Counter()
+        self.passed: Counter[tuple[str, str]] = Counter()
         self.crashed_at: Counter[tuple[str, str]] = Counter()
         self.steps = 0
         self.unanswered = 0
@@ -312,6 +313,7 @@ class World:
         self.gates[name] += 1
         if self.calm:
             return
+        self.passed[name, ROLE.get()] += 1
         faults = self.faults
         if self.random.random() < faults.crash:
             self.kill(process, name)
