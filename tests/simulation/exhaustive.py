@@ -23,16 +23,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import types
-from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum, StrEnum
 from typing import Any
-
-import structlog
 
 from shared.kit.bus.port import Message, PublishFailed, Record
 from shared.kit.bus.publisher import Publisher
@@ -703,8 +699,10 @@ def explore(scene: Scene) -> Explored:
 
     ``scene`` must set the same stage each time: nothing in it may depend on chance or on an earlier play.
     """
-    with _by_hand():
+    try:
         return _Search(scene).run()
+    finally:
+        asyncio._set_running_loop(None)
 
 
 class _Search:
@@ -861,15 +859,3 @@ class _Search:
             gates = dict(self._ready.get((name, fork.state.memories.get(name, b"")), []))
             lines.append(" ".join(part for part in (f"{name}.{number}", gates.get(number, ""), variant) if part))
         return lines
-
-
-@contextmanager
-def _by_hand() -> Iterator[None]:
-    """Stages stand in for the event loop, and the kit's warnings about what is done to it are not written down."""
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    try:
-        yield
-    finally:
-        asyncio._set_running_loop(None)
-        structlog.configure(**before)
