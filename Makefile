@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 WORKERS ?= 2
+STACK ?= embedded
+ON_A_STACK := tests/integration tests/e2e
 LOCK := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
@@ -41,8 +43,8 @@ status: install ## show the processes and addresses of the running stack
 token: install ## print a token for the running stack; ROLE=coordinator, clinician, scheduler, ...
 	@$(BIN)/python -m deploy.embedded token $(or $(ROLE),coordinator)
 
-test: install ## everything that needs no container engine; ARGS="..." go to pytest
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+test: install ## everything that needs no container engine; STACK=native: what runs on Kafka itself; ARGS="..." go to pytest
+	@STACK=$(STACK) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(if $(filter native,$(STACK)),$(ON_A_STACK)) $(ARGS)
 
 lint: install ## ruff, mypy --strict and the import rules alone
 	@$(BIN)/python -m pytest -q tests/unit/test_static.py tests/unit/test_rules.py

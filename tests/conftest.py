@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from deploy.embedded.foundation import Embedded, Foundation
+from deploy.native import Native, artifacts
+
 ROOT = Path(__file__).resolve().parents[1]
 
 pytest.register_assert_rewrite("shared.kit.testing.store_suite", "shared.kit.testing.bus_suite")
@@ -21,9 +24,28 @@ def cases() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def stack_kind() -> Foundation:
+    """The foundation that ``STACK`` names: embedded, or native where this machine has what that takes."""
+    name = os.environ.get("STACK") or "embedded"
+    if name == "embedded":
+        return Embedded()
+    if name != "native":
+        pytest.fail(f"STACK={name}: there are embedded and native")
+    lacking = artifacts.lacking()
+    if lacking is not None:
+        pytest.skip(f"the native stack cannot run here: {lacking}")
+    return Native()
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests that share a broker, a store or a whole stack on one worker, so that it is started once."""
+    """Keep the tests that share a broker, a store or a whole stack on one worker, so that it is started once.
+
+    What is about one stack alone is left out where ``STACK`` names another.
+    """
+    others = {"embedded", "native"} - {os.environ.get("STACK") or "embedded"}
+    items[:] = [item for item in items if not any(mark.name in others for mark in item.iter_markers())]
     for item in items:
         kind = item.path.relative_to(ROOT / "tests").parts[0]
         if kind in {"integration", "e2e"}:

@@ -9,7 +9,9 @@ from pathlib import Path
 from types import FrameType
 
 from deploy.embedded.catalogue import OUTSIDE
+from deploy.embedded.foundation import Embedded, Foundation
 from deploy.embedded.stack import DEFAULT_FOLDER, Stack, StackError
+from deploy.native import BuildFailed, Missing, Native
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,6 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER, help="where data and logs go")
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start the stack, wait until it is ready, leave it running")
+    up.add_argument("--stack", choices=("embedded", "native"), default="embedded", help="what it stands on")
     up.add_argument("--only", nargs="+", metavar="PROGRAM", help="these of its programs, for example: broker store")
     commands.add_parser("down", help="stop it")
     commands.add_parser("status", help="show its processes and addresses")
@@ -33,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(chosen: argparse.Namespace) -> int:
     if chosen.command == "up":
-        return _up(chosen.folder, chosen.only)
+        return _up(chosen.folder, chosen.stack, chosen.only)
     stack = Stack.attach(chosen.folder)
     if stack is None:
         print("the stack is not running; `make up` starts it", file=sys.stderr)
@@ -48,13 +51,13 @@ def _run(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _up(folder: Path, only: list[str] | None) -> int:
+def _up(folder: Path, kind: str, only: list[str] | None) -> int:
     running = Stack.attach(folder)
     if running is not None:
         print("already running")
         return _show(running)
     signal.signal(signal.SIGTERM, _as_interrupt)
-    stack = Stack(folder, only=only)
+    stack = Stack(folder, foundation=_foundation(kind), only=only)
     try:
         stack.start()
     except KeyboardInterrupt:
@@ -68,6 +71,15 @@ def _up(folder: Path, only: list[str] | None) -> int:
     if "simulators" in attached.names:
         print("\na coordinator's token (`make token ROLE=...` for others):\n" + attached.token("coordinator"))
     return 0
+
+
+def _foundation(kind: str) -> Foundation:
+    if kind == "embedded":
+        return Embedded()
+    try:
+        return Native()
+    except (Missing, BuildFailed) as error:
+        raise StackError(f"the native stack cannot be had here: {error}") from error
 
 
 def _as_interrupt(number: int, frame: FrameType | None) -> None:

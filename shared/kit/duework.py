@@ -171,6 +171,11 @@ class DueWorker:
             if (write := await self._stage(work, now)) is not None:
                 batch.append((work, write))
         outcomes = await self._repository.write(self.document, [(work.held, write) for work, write in batch])
+        for (work, _), outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, Unstorable):  # Only the server could tell: as it would stand, it is too large.
+                set_back = await self._set_back(work, now, outcome)
+                if set_back is not None:
+                    await self._repository.write(self.document, [(work.held, set_back)])
         won = {work.held.id for (work, _), outcome in zip(batch, outcomes, strict=True) if outcome is Outcome.WON}
         unchanged = {work.held.id for work in works} - {work.held.id for work, _ in batch}
         for work in works:
@@ -188,12 +193,16 @@ class DueWorker:
             if write is not None:
                 self._repository.check(write)
         except Unstorable as refusal:
-            self._start_over(work)
-            document = work.held.document
-            for timer in [name for name, at in document.timers.items() if at <= now] if document else []:
-                await self._failed(work, timer, str(refusal))
-            return self._repository.stage(work.held, work.epoch)
+            return await self._set_back(work, now, refusal)
         return write
+
+    async def _set_back(self, work: _Work, now: datetime, refusal: Unstorable) -> Write | None:
+        """The write that backs off the timers of a document, in place of one that cannot be stored."""
+        self._start_over(work)
+        document = work.held.document
+        for timer in [name for name, at in document.timers.items() if at <= now] if document else []:
+            await self._failed(work, timer, str(refusal))
+        return self._repository.stage(work.held, work.epoch)
 
     def _start_over(self, work: _Work) -> None:
         """Forget what was decided on a document in this pass."""

@@ -25,6 +25,9 @@ from shared.kit.store.port import Found, Outcome, Unstorable
 from shared.kit.store.repository import Held, NewerShape, Repository, hold
 from shared.kit.telemetry import Telemetry, Traced, case_attributes, log, same_trace, where_raised
 
+PAGE = 1000
+"""How many documents are asked for at once where an event concerns all that hold a value."""
+
 
 class _FactsMissing(Exception):
     """A decision wants facts that are not loaded yet."""
@@ -213,15 +216,22 @@ class Reactor:
             except Exception as error:
                 routes.append(_Poison(place, f"{item.event.type}: {where_raised(error)}"))
         for name, found in by_field.items():
-            limit = max(r.route.limit for r in rows if isinstance(r.route, Field) and r.route.name == name)
-            for raw in await self._repository.store.find(
-                self.table.document.collection, {name: {"$in": list(found)}}, fields=(name,), limit=limit
-            ):
+            await self._find(name, found)
+        return routes
+
+    async def _find(self, name: str, found: dict[str, list[str]]) -> None:
+        """Add to each value of an indexed field the ids of all documents that hold it, page by page."""
+        conditions: dict[str, Any] = {name: {"$in": list(found)}}
+        store, collection = self._repository.store, self.table.document.collection
+        while page := await store.find(collection, conditions, fields=(name,), limit=PAGE):
+            for raw in page:
                 values = raw[name] if isinstance(raw[name], list) else [raw[name]]
                 for value in values:
                     if value in found:
                         found[value].append(raw["_id"])
-        return routes
+            if len(page) < PAGE:
+                return
+            conditions["_id"] = {"$gt": page[-1]["_id"]}
 
     def _row(self, item: Received) -> Reaction:
         return self.table.rows[item.event.type]

@@ -22,7 +22,6 @@ class Field:
 
     name: str
     value: Callable[[Any], str | None]
-    limit: int = 10_000
 
 
 Route = Callable[[Any], Iterable[str]] | Field

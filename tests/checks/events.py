@@ -11,7 +11,7 @@ from typing import Any
 Stored = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """The documents of one service as they are stored: by collection, then by id."""
 
-NO_DOCUMENTS = frozenset({"leases", "audit"})
+NO_DOCUMENTS = frozenset({"leases", "audit", "requests"})
 """Collections that hold no documents with a sequence, an outbox and timers."""
 
 RECORDS_NOTHING = NO_DOCUMENTS | {"parked"}

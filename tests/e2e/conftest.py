@@ -1,4 +1,4 @@
-"""The whole embedded stack for the tests here, started once."""
+"""The whole stack for the tests here, started once and stopped behind the last of them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from deploy.embedded import Stack
+from deploy.embedded.foundation import Foundation
 from tests.e2e.evidence import Books
 
 
-@pytest.fixture(scope="session")
-def running_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+@pytest.fixture(scope="package")
+def running_stack(tmp_path_factory: pytest.TempPathFactory, stack_kind: Foundation) -> Iterator[Stack]:
     """Broker, store, simulators and six services. What a test kills it also restarts."""
     # As in the demo: moving the clock wakes the workers at once, so they need not look often by themselves.
-    with Stack(tmp_path_factory.mktemp("stack"), environment={"POLL_SECONDS": "1"}) as stack:
+    environment = {"POLL_SECONDS": "1"}
+    with Stack(tmp_path_factory.mktemp("stack"), foundation=stack_kind, environment=environment) as stack:
         yield stack
 
 

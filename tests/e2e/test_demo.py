@@ -22,6 +22,8 @@ from deploy.embedded import Stack
 from tests.conftest import ROOT
 from tests.e2e.evidence import furnish_anew, outside
 
+pytestmark = pytest.mark.embedded
+
 SECONDS = 180
 """Twice what is promised of two quiet cores: where tests run, others run too."""
 

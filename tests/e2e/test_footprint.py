@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import subprocess
 
+import pytest
+
 from deploy.embedded import Stack
+
+pytestmark = pytest.mark.embedded
 
 MEBIBYTE = 1024
 """In the unit of ``ps -o rss``, KiB."""

@@ -1,4 +1,4 @@
-"""A real broker and a real store for the tests here: the embedded stack's foundation, on free ports."""
+"""A real broker and a real store for the tests here: the foundation of the stack that STACK names, on free ports."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from deploy.embedded import FOUNDATION, Stack
+from deploy.embedded.foundation import Foundation
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,10 @@ class StoreServer:
         self.stack.restart("store")
 
 
-@pytest.fixture(scope="session")
-def foundation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+@pytest.fixture(scope="package")
+def foundation(tmp_path_factory: pytest.TempPathFactory, stack_kind: Foundation) -> Iterator[Stack]:
     """Broker and store, shared by all tests that break neither."""
-    with Stack(tmp_path_factory.mktemp("foundation"), only=FOUNDATION) as stack:
+    with Stack(tmp_path_factory.mktemp("foundation"), foundation=stack_kind, only=FOUNDATION) as stack:
         yield stack
 
 
@@ -52,7 +53,7 @@ def mongodb_uri(foundation: Stack) -> str:
 
 
 @pytest.fixture
-def store_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreServer]:
+def store_server(tmp_path_factory: pytest.TempPathFactory, stack_kind: Foundation) -> Iterator[StoreServer]:
     """A store of this test's own, to be killed."""
-    with Stack(tmp_path_factory.mktemp("store-server"), only=["store"]) as stack:
+    with Stack(tmp_path_factory.mktemp("store-server"), foundation=stack_kind, only=["store"]) as stack:
         yield StoreServer(stack)

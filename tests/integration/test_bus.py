@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from deploy.embedded.foundation import Foundation
 from shared.kit.bus.envelope import Unreadable, read
 from shared.kit.bus.kafka import KafkaBus
 from shared.kit.bus.port import Bus, Message, PublishFailed
@@ -20,17 +21,19 @@ def topic() -> str:
 
 
 @pytest.fixture
-def connect(broker_address: str) -> Connect:
+def connect(broker_address: str, stack_kind: Foundation) -> Connect:
     numbers = count(1)
+    idempotence = stack_kind.environment["KAFKA_IDEMPOTENCE"] == "true"
 
     def connect() -> Bus:
-        return KafkaBus(broker_address, client_id=f"suite-{next(numbers)}", partitions=PARTITIONS)
+        client_id = f"suite-{next(numbers)}"
+        return KafkaBus(broker_address, client_id=client_id, partitions=PARTITIONS, idempotence=idempotence)
 
     return connect
 
 
 class TestKafkaBus(BusSuite):
-    """On the embedded broker."""
+    """On the broker of the stack that STACK names."""
 
 
 async def test_records_without_key_value_or_headers_come_to_the_handler_and_are_told_as_unreadable(

@@ -59,7 +59,7 @@ async def opened(process: Process) -> None:
 
 async def ask(process: Process, letter: str) -> None:
     """A request to put a letter in the box, answered."""
-    request = Request(caller="clerk", key=letter, digest=letter)
+    request = Request(caller="clerk", key=None, digest=letter)  # a key would be claimed beside
     command = PutLetter(letter=derived_id("letter", letter))
     await process.commands.run(Box, BOX, command, put_letter, request, exists=Exists.YES, status=200)
     process.stage.tell(f"answered {command.letter}")

@@ -79,7 +79,7 @@ async def test_a_process_died_at_every_crash_point_of_every_role() -> None:
     for seed in range(CARE):
         if crashed >= POINTS:
             break
-        care = Care(seed)
+        care = Care(seed, faults=Faults(crash=0.02))
         await care.play()
         passed |= _points(care.world.passed)
         crashed |= _points(care.world.crashed_at)

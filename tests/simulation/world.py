@@ -33,6 +33,7 @@ from shared.kit.testing.tokens import AUDIENCE, ISSUER, JWKS_URL, TestIssuer
 
 START = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 LEASE = 10.0
+_EVER = datetime.max.replace(tzinfo=UTC)
 
 
 ROLE: ContextVar[str] = ContextVar("role", default="api")
@@ -144,6 +145,7 @@ class World:
         self.steps = 0
         self.unanswered = 0
         """Outside calls whose answer nobody can know: lost, refused at an unknown point, or in flight at a kill."""
+        self._intended: set[str] = set()
         self._depth = 0
         self._busy: set[str] = set()
         self._numbers = 0
@@ -202,7 +204,17 @@ class World:
         self.processes.remove(process)
 
     def _in_flight(self, process: Process) -> int:
-        return sum(worker.busy for worker in process.chassis.workers.values())
+        """Calls that may have been begun, for all that others can know: intentions that stand open count once."""
+        store = self.stores[process.service]
+        intended = {
+            attempt["id"]
+            for collection in store.collections.values()
+            for id in collection.timed["due"]
+            for attempt in collection.get(id).get("attempts", {}).values()
+        }
+        fresh = intended - self._intended
+        self._intended |= fresh
+        return len(fresh) + sum(worker.busy for worker in process.chassis.workers.values())
 
     def live(self, service: str) -> list[Process]:
         """The processes of a service that run."""
@@ -220,12 +232,7 @@ class World:
         """Everybody who may take a step now."""
         found = list(self.others)
         now = self.clock.now()
-        due = {
-            (service, name)
-            for service, store in self.stores.items()
-            for name, collection in store.collections.items()
-            if any(at <= now for at in collection.timed["due"].values())
-        }
+        due = {(service, name) for service, store in self.stores.items() for name in store.comes("due", now)}
         for process in self.processes:
             found.extend(self._actors_of(process, due))
         return [actor for actor in found if actor.name not in (actor.process.busy if actor.process else self._busy)]
@@ -377,12 +384,8 @@ class World:
         if self.broker.lag():
             return True
         now = self.clock.now()
-        for store in self.stores.values():
-            for collection in store.collections:
-                if store.times(collection, "unsent"):
-                    return True
-                if any(due <= now for due in store.times(collection, "due").values()):
-                    return True
+        if any(store.comes("unsent", _EVER) or store.comes("due", now) for store in self.stores.values()):
+            return True
         if any(process.chassis.publisher.waiting for process in self.processes):
             return True
         return any(worker.busy for process in self.processes for worker in process.chassis.workers.values())

@@ -195,7 +195,9 @@ class MemoryBus:
 
     def waiting(self, group: str) -> bool:
         """Whether there is something for this client to read."""
-        return bool(self._fetch(self._subscriptions[group]))
+        subscription = self._subscriptions[group]
+        known = subscription.generation == self.broker.groups[group].generation
+        return not (known and subscription.empty_at == self.broker.appended) and bool(self._fetch(subscription))
 
     def _fetch(self, subscription: _Subscription) -> list[Record]:
         group = self.broker.groups[subscription.name]

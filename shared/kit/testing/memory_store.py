@@ -25,6 +25,7 @@ class Collection:
         self.heads: dict[str, Found] = {}
         self.indexed: set[str] = {"_id"}
         self.timed: dict[str, dict[str, datetime]] = {"due": {}, "unsent": {}}
+        self._earliest: dict[str, datetime | None] = {}
 
     def index(self, fields: Sequence[str]) -> None:
         """Keep these fields at hand."""
@@ -37,11 +38,18 @@ class Collection:
         text = encode(document)
         self.texts[document["_id"]] = text
         self.heads[document["_id"]] = self._head(document)
+        self._earliest.clear()
         for field, times in self.timed.items():
             if field in document:
                 times[document["_id"]] = document[field]
             else:
                 times.pop(document["_id"], None)
+
+    def earliest(self, field: str) -> datetime | None:
+        """The first ``due`` or ``unsent`` of any document."""
+        if field not in self._earliest:
+            self._earliest[field] = min(self.timed[field].values(), default=None)
+        return self._earliest[field]
 
     def get(self, id: str) -> Found:
         """A copy of a document."""
@@ -65,6 +73,14 @@ class MemoryStore:
     def times(self, collection: str, field: str) -> dict[str, datetime]:
         """The documents' ``due`` or ``unsent``, read past every gate; for whoever drives a simulation."""
         return self._of(collection).timed[field]
+
+    def comes(self, field: str, until: datetime) -> list[str]:
+        """The collections in which some document's ``due`` or ``unsent`` has come, read past every gate."""
+        return [
+            name
+            for name, collection in self.collections.items()
+            if (first := collection.earliest(field)) is not None and first <= until
+        ]
 
     def _of(self, collection: str) -> Collection:
         found = self.collections.get(collection)

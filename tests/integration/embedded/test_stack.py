@@ -16,6 +16,8 @@ import pytest
 from deploy.embedded import FOUNDATION, Stack, StackError
 from deploy.embedded.ports import accepts
 
+pytestmark = pytest.mark.embedded
+
 ROOT = Path(__file__).resolve().parents[3]
 SECONDS = 60
 

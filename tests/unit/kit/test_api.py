@@ -318,6 +318,25 @@ async def test_a_repeated_request_is_answered_as_before_and_changes_nothing(
     assert len((await kit.all(Box))[0].letters) == 2
 
 
+async def test_a_key_is_one_requests_whatever_document_the_body_names(kit: Harness, clerk: httpx.AsyncClient) -> None:
+    first, second = await open_box(clerk, "1"), await open_box(clerk, "2")
+    closed = await clerk.post(f"/boxes/{first.json()['id']}/close", headers={"Idempotency-Key": "close"})
+    before = await kit.all(Box)
+
+    answer = await clerk.post(f"/boxes/{second.json()['id']}/close", headers={"Idempotency-Key": "close"})
+
+    assert closed.status_code == 200
+    is_problem(answer, 422, "idempotency-key-reused")
+    assert await kit.all(Box) == before
+
+
+async def test_a_refused_request_may_be_mended_under_its_key(clerk: httpx.AsyncClient) -> None:
+    refused = await open_box(clerk, limit_days="many")
+
+    assert refused.status_code == 422
+    assert (await open_box(clerk, limit_days=4)).status_code == 201
+
+
 async def test_a_repeat_in_other_spelling_is_the_same_request(clerk: httpx.AsyncClient) -> None:
     first = await open_box(clerk, limit_days=4)
 
@@ -356,7 +375,7 @@ async def test_repeats_sent_at_once_create_one_document(kit: Harness, clerk: htt
 
 
 async def test_a_request_whose_answer_was_lost_is_found_done_under_its_key(kit: Harness) -> None:
-    failing = iter([True, False])
+    failing = iter([False, True])  # the key's claim is written, and the answer to the box's own write is lost
 
     async def lose(name: str) -> None:
         if name == "store.written" and next(failing, False):

@@ -18,7 +18,7 @@ from shared.kit.parking import Parked, ParkedState, parked_id
 from shared.kit.run import arguments_of, parked
 from shared.kit.service import Service
 from shared.kit.settings import KitSettings
-from shared.kit.store.port import StoreUnavailable, Write
+from shared.kit.store.port import MAX_DOCUMENT_BYTES, StoreUnavailable, Write
 from shared.kit.testing.harness import Harness
 from tests.unit.kit.bench import LEASE, START, Bench, Town, until
 from tests.unit.kit.toy import Box, BoxState, LetterCounted, may_send, prepare, settle
@@ -279,6 +279,23 @@ async def test_what_a_timer_makes_unstorable_is_backed_off_and_the_rest_of_the_b
 
     assert {box.id: box.owner for box in await work.kit.all(Box)} == {"bad": "", "one": "good", "two": "good"}
     assert (await work.get("bad")).timers["ring"] == START + backoff(1)
+
+
+async def test_what_only_the_store_finds_too_large_is_backed_off_too() -> None:
+    half = "x" * (MAX_DOCUMENT_BYTES * 3 // 5)
+
+    def grow(box: Box, due: Due, facts: Facts, now: datetime) -> Box:
+        box.letters = [*box.letters, half] if box.id == "bad" else box.letters
+        return box
+
+    work = Clockwork(timer("ring", grow))
+    await work.put(due_box(id="bad", owner=half), due_box(id="one"))
+
+    await work.kit.settle()
+
+    assert (await work.get("bad")).timers["ring"] == START + backoff(1)
+    assert (await work.get("bad")).letters == []
+    assert (await work.get("one")).timers == {}
 
 
 # -- outside calls --------------------------------------------------------------------------------------------

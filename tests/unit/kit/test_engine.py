@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from shared.kit import engine
 from shared.kit.decisions import Facts, Ref, Where
 from shared.kit.parking import ParkedState
 from shared.kit.reactions import Reactions, on
@@ -492,6 +493,16 @@ async def test_a_route_by_a_field_finds_every_document_that_holds_the_value(benc
     found = {id: (await bench.get(Box, id)).letters for id in "abc"}
     assert found == {"a": ["ann", "ann"], "b": ["bob"], "c": ["ann", "ann"]}
     assert bench.gates.counts["store.find"] == 1
+
+
+async def test_a_route_by_a_field_finds_more_than_a_page(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "PAGE", 2)
+    table = Reactions(Box, on(LetterArrived, BY_OWNER, take))
+    await bench.put(*(Box(id=id, owner="ann") for id in "abcde"))
+
+    await bench.reactor(table).handle([record_of(letter("ann"), "x", 1)])
+
+    assert [(await bench.get(Box, id)).letters for id in "abcde"] == [["ann"]] * 5
 
 
 def test_a_table_has_one_row_an_event() -> None:
