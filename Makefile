@@ -6,13 +6,14 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+BENCH_READY := $(VENV)/.installed-bench
 WORKERS ?= 2
 STACK ?= embedded
 ON_A_STACK := tests/integration tests/e2e
 LOCK := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down status token test lint lock clean
+.PHONY: help install demo up down status token test bench lint lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,11 +47,18 @@ token: install ## print a token for the running stack; ROLE=coordinator, clinici
 test: install ## everything that needs no container engine; STACK=native: what runs on Kafka itself; ARGS="..." go to pytest
 	@STACK=$(STACK) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(if $(filter native,$(STACK)),$(ON_A_STACK)) $(ARGS)
 
+bench: $(BENCH_READY) ## ratios to a floor and to peers, on Kafka itself; QUICK=1: all of it small; ONLY="reaction": one scenario
+	@$(BIN)/python -m tests.bench $(ONLY) $(if $(QUICK),--quick) --stack $(if $(filter file,$(origin STACK)),native,$(STACK))
+
+$(BENCH_READY): $(READY) requirements/bench.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	@touch $@
+
 lint: install ## ruff, mypy --strict and the import rules alone
 	@$(BIN)/python -m pytest -q tests/unit/test_static.py tests/unit/test_rules.py
 
 lock: ## lock requirements/*.in anew, with hashes (needs uv)
-	cd requirements && $(LOCK) $(LOCK_ARGS) runtime.in -o runtime.txt && $(LOCK) $(LOCK_ARGS) dev.in -o dev.txt
+	cd requirements && for name in runtime dev bench; do $(LOCK) $(LOCK_ARGS) $$name.in -o $$name.txt || exit 1; done
 
 clean: ## stop the stack and remove what was made, .venv included
 	@if test -f $(READY); then $(BIN)/python -m deploy.embedded down 2>/dev/null || true; fi

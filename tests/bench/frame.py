@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 
@@ -126,7 +126,8 @@ class Ground:
     @classmethod
     def of(cls, stack: str, *, quick: bool) -> Ground:
         """The ground on the ``native`` or the ``embedded`` foundation."""
-        return cls({"native": Native, "embedded": Embedded}[stack], quick)
+        foundations: dict[str, Callable[[], Foundation]] = {"native": Native, "embedded": Embedded}
+        return cls(foundations[stack], quick)
 
     @property
     def runs(self) -> int:
@@ -152,4 +153,4 @@ class Ground:
 class Scenario(Protocol):
     """A scenario's module. Its docstring's first paragraph is what the report says it measures."""
 
-    measure: Callable[[Ground], Awaitable[Outcome]]
+    measure: Callable[[Ground], Coroutine[Any, Any, Outcome]]

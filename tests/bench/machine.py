@@ -13,7 +13,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time that a process and its ended, awaited children have used. Raises OSError where it is gone."""
+    """User and system time of a process and its children that were waited for. Raises OSError where it is gone."""
     stat = (_PROC / str(pid) / "stat").read_text()
     fields = stat.rpartition(")")[2].split()  # the name in parentheses may hold anything
     return sum(int(ticks) for ticks in fields[11:15]) / _TICKS
