@@ -1,6 +1,6 @@
 """python -m services.notifications <role>"""
 
-from services.notifications.service import Settings, build
+from services.notifications.service import ROLES, Settings, build
 from shared.kit.run import main
 
-main("notifications", Settings, build)
+main("notifications", Settings, build, ROLES)

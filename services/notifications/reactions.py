@@ -26,7 +26,7 @@ _GOING_ON = frozenset({Standing.BOOKED, Standing.ARRIVED})
 
 
 def reactions(policy: Policy) -> tuple[Reactions, ...]:
-    """The tables, by this policy. The planner role of issue 3 is the first and the last of them."""
+    """The tables, by this policy. The role ``planner`` runs them."""
     book = partial(visit.book, policy)
     readdress = partial(delivery.readdress, policy)
     return (

@@ -1,4 +1,4 @@
-"""Wires notifications together."""
+"""Wires notifications together, and says what its processes are run as."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import httpx
 from pydantic import AfterValidator, Field, SecretStr
 
 from services.notifications.api import routes
-from services.notifications.jobs import jobs
+from services.notifications.jobs import jobs, role_of, senders
 from services.notifications.mail import Mail
-from services.notifications.model.delivery import Delivery
+from services.notifications.model.delivery import DUE, Delivery
 from services.notifications.model.policy import Policy
 from services.notifications.model.recipient import Recipient
 from services.notifications.model.stray import Stray
@@ -20,7 +20,7 @@ from services.notifications.reactions import reactions
 from services.notifications.sender import Outside
 from services.notifications.templates import CLINIC_SEPTETS, PHONE_SEPTETS, Sender, septets, to_gsm7
 from shared.contracts.intake import Channel
-from shared.kit.service import Service
+from shared.kit.service import Part, Service
 from shared.kit.settings import KitSettings
 
 
@@ -62,6 +62,12 @@ class Settings(KitSettings):
     texts_a_week: int = Field(3, ge=1)
     letter_takes: timedelta = timedelta(days=3)
     recipient_within: timedelta = Field(timedelta(hours=24), description="how long a recipient may be unheard of")
+    sends_at_once: int = Field(64, ge=1, description="messages in flight of one sender process")
+    sends_per_second: float = Field(
+        200.0,
+        ge=0,
+        description="messages a second that one sender begins at most, as after an outage; 0: no limit",
+    )
     unknown_within: timedelta = Field(timedelta(hours=24), description="how soon somebody looks into a lost answer")
 
 
@@ -102,13 +108,25 @@ def outside_of(settings: Settings, http: httpx.AsyncClient) -> Outside:
     )
 
 
+ROLES = {
+    "planner": Part(reactions=frozenset({Visit.collection, Recipient.collection, Delivery.collection})),
+    "dispatcher": Part(queues=frozenset(kind.collection for kind in (Visit, Recipient, Delivery, Stray))),
+    **{role_of(channel): Part(performing=frozenset({role_of(channel)})) for channel in DUE},
+}
+"""What the reminder path's processes are run as, each scaled by itself."""
+
+
 def build(settings: Settings, http: httpx.AsyncClient) -> Service:
     """Notifications' documents, reactions, jobs and routes."""
     policy = policy_of(settings)
+    outside = outside_of(settings, http)
+    rate = settings.sends_per_second or None
     return Service(
         name="notifications",
         documents=(Visit, Recipient, Delivery, Stray),
         reactions=reactions(policy),
-        jobs=jobs(policy, outside_of(settings, http)),
+        jobs=jobs(policy, outside),
         routes=routes(policy),
+        performing=senders(policy, outside, concurrency=settings.sends_at_once, rate=rate),
+        roles=ROLES,
     )

@@ -43,3 +43,7 @@ class Event(Value):
 
     type: ClassVar[str]
     topic: ClassVar[str]
+
+    def key(self) -> str | None:
+        """The Kafka key, where that is not the document's id: on private work topics alone, which share work out."""
+        return None

@@ -142,6 +142,49 @@ class DeliveryUnaddressed(WorkEvent):
     delivery_id: str
 
 
+class DeliveryDue(Event):
+    """A message is to be sent now (subject: the delivery), by the channel that the topic is named for. Private.
+
+    Shared out by person: one sender has all messages of a person that go by its channel.
+    """
+
+    delivery_id: str
+    attempt_id: str
+    patient_id: str
+
+    def key(self) -> str:
+        """The person's id."""
+        return self.patient_id
+
+
+class TextDue(DeliveryDue):
+    """A text is to be sent."""
+
+    type: ClassVar[str] = "text.due.v1"
+    topic: ClassVar[str] = "notifications.deliveries.sms"
+
+
+class CallDue(DeliveryDue):
+    """A call is to be made."""
+
+    type: ClassVar[str] = "call.due.v1"
+    topic: ClassVar[str] = "notifications.deliveries.voice"
+
+
+class MailDue(DeliveryDue):
+    """An e-mail is to be sent."""
+
+    type: ClassVar[str] = "mail.due.v1"
+    topic: ClassVar[str] = "notifications.deliveries.email"
+
+
+class LetterDue(DeliveryDue):
+    """A letter is to be posted."""
+
+    type: ClassVar[str] = "letter.due.v1"
+    topic: ClassVar[str] = "notifications.deliveries.letter"
+
+
 class RecipientKnown(WorkEvent):
     """What is known of a recipient, or what they allow, has changed (subject: the recipient)."""
 

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any
 
 import httpx
@@ -22,31 +21,19 @@ from shared.kit.bus.port import Bus
 from shared.kit.bus.publisher import Publisher
 from shared.kit.clock import Clock, Ids
 from shared.kit.commands import Commands
-from shared.kit.document import Document
+from shared.kit.document import Document, due_field, queue_key
 from shared.kit.duework import DueWorker
 from shared.kit.engine import Reactor
 from shared.kit.jobs import Jobs
 from shared.kit.leases import COLLECTION as LEASES
 from shared.kit.leases import Leases
 from shared.kit.parking import Parked, Parking, draining
-from shared.kit.service import Service
+from shared.kit.performing import Performer
+from shared.kit.service import ALL, Service
 from shared.kit.settings import KitSettings
 from shared.kit.store.port import EPOCH, Outcome, Store, StoreUnavailable
 from shared.kit.store.repository import NewerShape, Repository, hold
 from shared.kit.telemetry import Telemetry, log, where_raised
-
-
-class ProcessRole(StrEnum):
-    """What a process of a service does; ``all`` does everything in one."""
-
-    API = "api"
-    REACTIONS = "reactions"
-    JOBS = "jobs"
-    ALL = "all"
-
-    def includes(self, role: ProcessRole) -> bool:
-        """Whether this role does what ``role`` does."""
-        return self is ProcessRole.ALL or self is role
 
 
 def topics_of(events: Iterable[type[Event]]) -> tuple[str, ...]:
@@ -79,7 +66,7 @@ class Chassis:
         http: httpx.AsyncClient,
         telemetry: Telemetry,
         ids: Ids,
-        role: ProcessRole = ProcessRole.ALL,
+        role: str = ALL,
     ) -> None:
         self.service = service
         self.settings = settings
@@ -87,6 +74,7 @@ class Chassis:
         self.bus = bus
         self.clock = clock
         self.role = role
+        self.part = part = service.part(role)
         self.telemetry = telemetry
         self.worker_name = ids()
         self.publisher = Publisher(service.name, store, bus, telemetry, limit=settings.max_publishing)
@@ -98,12 +86,16 @@ class Chassis:
         self.reactors = [
             Reactor(service.name, table, self.repository, self.parking, telemetry) for table in service.reactions
         ]
+        self.performers = [
+            Performer(service.name, row, self.repository, self.parking, telemetry) for row in service.performing
+        ]
         tables = {table.document: table for table in service.jobs}
         self.workers: dict[str, DueWorker] = {}
-        if role.includes(ProcessRole.JOBS):
-            for document in service.documents:
-                self._add_worker(tables.get(document), document)
-        if role.includes(ProcessRole.REACTIONS):
+        for document in service.documents:
+            for queue in document.all_queues():
+                if queue_key(document.collection, queue) in part.queues:
+                    self._add_worker(tables.get(document), document, queue)
+        if self.readers or part.queues:
             self._add_worker(draining(self._replay, self._rewake), Parked)
         self.door = Door(
             service.name,
@@ -120,25 +112,37 @@ class Chassis:
             ),
             Gate(settings.max_requests),
         )
-        routes = [OPERATIONS, *(service.routes if role.includes(ProcessRole.API) else ())]
+        routes = [OPERATIONS, *(service.routes if part.api else ())]
         self.app: FastAPI = application(self.door, routes, max_body_bytes=settings.max_body_bytes)
         self.app.state.chassis = self
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
-    def _add_worker(self, jobs: Jobs | None, document: type[Document]) -> None:
-        queue = f"{self.service.name}.{document.collection}"
+    @property
+    def all_readers(self) -> list[Reactor | Performer]:
+        """The consumer groups of this service, whatever this process does: each replays what is parked in any."""
+        return [*self.reactors, *self.performers]
+
+    @property
+    def readers(self) -> list[Reactor | Performer]:
+        """The consumer groups that processes of this role are members of."""
+        reactors = [each for each in self.reactors if each.table.document.collection in self.part.reactions]
+        return [*reactors, *(each for each in self.performers if each.row.role in self.part.performing)]
+
+    def _add_worker(self, jobs: Jobs | None, document: type[Document], queue: str = "") -> None:
+        key = queue_key(document.collection, queue)
         leases = Leases(
             self.store,
             self.clock,
-            queue,
+            f"{self.service.name}.{key}",
             document.collection,
             self.worker_name,
+            due_queue=queue,
             lease=self.settings.lease_seconds,
             margin=self.settings.lease_margin_seconds,
-            busy=lambda slot: self.workers[document.collection].slot_busy(slot),
+            busy=lambda slot: self.workers[key].slot_busy(slot),
         )
-        self.workers[document.collection] = DueWorker(
+        self.workers[key] = DueWorker(
             self.service.name,
             jobs,
             document,
@@ -147,20 +151,21 @@ class Chassis:
             self.telemetry,
             self.publisher.offer,
             self.parking,
+            queue=queue,
             sweep_after=timedelta(seconds=self.settings.sweep_after_seconds),
         )
 
-    def _became_due(self, collection: str, due: datetime) -> None:
+    def _became_due(self, queue: str, due: datetime) -> None:
         """A write of this process set a due time: a worker here need not wait for its next look."""
-        worker = self.workers.get(collection)
+        worker = self.workers.get(queue)
         if worker is not None and due <= self.clock.now():
             worker.wake.set()
 
     async def _replay(self, group: str, record: Any) -> str | None:
-        for reactor in self.reactors:
-            if reactor.group == group:
-                return await reactor.replay(record)
-        return f"no reactions of {self.service.name} are called {group}"
+        for reader in self.all_readers:
+            if reader.group == group:
+                return await reader.replay(record)
+        return f"nobody of {self.service.name} reads as {group}"
 
     async def _rewake(self, collection: str, id: str, timer: str) -> None:
         """Let a timer that kept failing fire again at once."""
@@ -182,16 +187,13 @@ class Chassis:
         """Create the indexes and topics that are missing."""
         await self.repository.ensure([*self.service.documents, Parked])
         await self.store.ensure(LEASES, [])
-        needed = {topic for table in self.service.reactions for topic in table.topics}
+        needed = {topic for reader in self.all_readers for topic in reader.topics}
         await self.bus.ensure(sorted(needed | set(published_topics(self.service.name))))
 
     async def start(self) -> None:
         """Begin to work, in the background."""
-        if self.role.includes(ProcessRole.REACTIONS):
-            for reactor in self.reactors:
-                self.bus.subscribe(
-                    reactor.group, reactor.table.topics, reactor.handle, max_records=self.settings.batch_records
-                )
+        for reader in self.readers:
+            self.bus.subscribe(reader.group, reader.topics, reader.handle, max_records=self.settings.batch_records)
         await self.bus.start()
         self._tasks.append(asyncio.ensure_future(self.publisher.run(self._stopping)))
         self._tasks.extend(asyncio.ensure_future(self._look_after(worker)) for worker in self.workers.values())
@@ -272,7 +274,7 @@ class Chassis:
         """
         busy = (
             self.publisher.waiting
-            + sum(reactor.in_work for reactor in self.reactors)
+            + sum(reader.in_work for reader in self.all_readers)
             + sum(worker.busy for worker in self.workers.values())
         )
         told: dict[str, Any] = {
@@ -291,12 +293,12 @@ class Chassis:
         dues: list[datetime] = []
         kinds: list[type[Document]] = [*self.service.documents, Parked]
         for document in kinds:
-            for name in ("unsent", "due"):
+            for name in ("unsent", *map(due_field, document.all_queues())):
                 first = await self.store.find(
                     document.collection, {name: {"$gte": EPOCH}}, sort=name, limit=1, fields=(name,)
                 )
-                if first and name == "due":
-                    dues.append(first[0]["due"])
+                if first and name != "unsent":
+                    dues.append(first[0][name])
                 unsent += len(first) if name == "unsent" else 0
         return {
             "unsent": unsent,

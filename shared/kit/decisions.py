@@ -6,12 +6,12 @@ document in place. ``None`` for no document means that there is nothing to creat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from shared.kit.document import Document
+from shared.kit.document import Attempt, Document
 
 D = TypeVar("D", bound=Document)
 M = TypeVar("M")
@@ -65,6 +65,12 @@ NO_FACTS = Facts()
 Decision = Callable[[Any, Any, Facts, datetime], Any]
 Wants = Callable[[Any, Any], Iterable[Want]]
 """``(message, document or None) -> the facts wanted for this decision``."""
+
+Check = Callable[[Any, Facts, datetime], bool]
+"""``(document, facts, now)`` -> whether an intended call is still to be made."""
+
+Perform = Callable[[Any, Attempt, Facts], Awaitable[Any]]
+"""``(document, attempt, facts) -> outcome``: an outside call itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,30 @@ SLOTS = 256
 """Fixed logical slots into which due work of a queue is divided; never to be changed once documents are stored."""
 
 KIT_FIELDS = frozenset({"_id", "outbox", "unsent", "slot", "due", "epoch"})
-"""Stored beside a document's own fields; the kit alone reads and writes them."""
+"""Stored beside a document's own fields; the kit alone reads and writes them. See ``is_kits`` for those of queues."""
+
+_OF_QUEUES = ("due_", "epoch_")
+
+
+def is_kits(field: str) -> bool:
+    """Whether a stored field is the kit's own."""
+    return field in KIT_FIELDS or field.startswith(_OF_QUEUES)
+
+
+def due_field(queue: str) -> str:
+    """The stored field by which a queue's worker finds documents: when the first of the queue's timers fires."""
+    return f"due_{queue}" if queue else "due"
+
+
+def epoch_field(queue: str) -> str:
+    """The stored field that fences a queue's writes."""
+    return f"epoch_{queue}" if queue else "epoch"
+
+
+def queue_key(collection: str, queue: str) -> str:
+    """What a due queue is called within its service: ``delivery``, ``authorization.poll``."""
+    return f"{collection}.{queue}" if queue else collection
+
 
 _NAMESPACE = UUID("6f1c9d0e-8a57-5d0b-9e55-0f6f6d1c7a11")
 
@@ -75,8 +98,9 @@ class Document(Part):
     """Base of every aggregate.
 
     A subclass declares its fields, ``collection``, the ``indexes`` that routes, facts and listings find it by, a
-    ``State`` with its ``transitions``, and which states are ``terminal``. Decisions change it in place or build it
-    anew and return it; the kit writes it.
+    ``State`` with its ``transitions``, and which states are ``terminal``. Timers that processes of their own look after
+    are in ``queues``, by timer the name of its due queue; all others are in the queue without a name. Decisions change
+    it in place or build it anew and return it; the kit writes it.
     """
 
     collection: ClassVar[str]
@@ -84,6 +108,7 @@ class Document(Part):
     shape_known: ClassVar[int] = 1
     transitions: ClassVar[dict[Any, frozenset[Any]]] = {}
     terminal: ClassVar[frozenset[Any]] = frozenset()
+    queues: ClassVar[dict[str, str]] = {}
     watch: ClassVar[Callable[[str, str, str], None] | None] = None
     """Tests set it on ``Document`` to see (document type, from, to) of every transition taken."""
 
@@ -108,7 +133,7 @@ class Document(Part):
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         """Refuse fields that the kit stores beside a document's own."""
         super().__pydantic_init_subclass__(**kwargs)
-        taken = KIT_FIELDS & set(cls.model_fields)
+        taken = {name for name in cls.model_fields if is_kits(name)}
         if taken:
             raise TypeError(f"{cls.__name__} declares {', '.join(sorted(taken))}, which the kit stores for itself")
 
@@ -144,6 +169,15 @@ class Document(Part):
     def due(self) -> datetime | None:
         """When time must look at it next: the earliest of its timers."""
         return min(self.timers.values(), default=None)
+
+    @classmethod
+    def all_queues(cls) -> tuple[str, ...]:
+        """The names of its due queues, the one without a name first."""
+        return ("", *sorted(set(cls.queues.values())))
+
+    def due_in(self, queue: str) -> datetime | None:
+        """When time must look at it next on account of a queue's timers."""
+        return min((at for timer, at in self.timers.items() if self.queues.get(timer, "") == queue), default=None)
 
     def slot_key(self) -> str:
         """What its due slot is taken from; override to keep, say, one payer's documents with one worker."""

@@ -7,7 +7,9 @@ carries the slot's epoch, so that a worker that lost its slot changes nothing an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import contextlib
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -15,10 +17,12 @@ from typing import Any
 
 from shared.kit.clock import Clock
 from shared.kit.decisions import Due, Facts, Refused, Unanswered, Want, Wants
-from shared.kit.document import Attempt, Document
-from shared.kit.jobs import Call, Job, Jobs, Timer
+from shared.kit.document import Attempt, Document, due_field, epoch_field, queue_key
+from shared.kit.jobs import Call, Dispatch, Job, Jobs, Timer
 from shared.kit.leases import Leases
+from shared.kit.pacing import Allowance, Pacer
 from shared.kit.parking import Parking
+from shared.kit.performing import perform
 from shared.kit.store.port import EPOCH, Found, Outcome, Store, StoreUnavailable, Unstorable, Write
 from shared.kit.store.repository import Held, Repository, Unsent, hold, unsent_of
 from shared.kit.telemetry import Telemetry, case_attributes, log, where_raised
@@ -56,10 +60,35 @@ class _Work:
     epoch: int
     calls: list[Call] = field(default_factory=list)
     recovered: list[Call] = field(default_factory=list)
+    intended: list[str] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
+    paces: dict[str, str] = field(default_factory=dict)
+    put_off: bool = False
+    """Whether a call of it has to wait: for a place among those in flight, or for whoever is called."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A call that a write allows, and the read of its document behind that write, which the whole pass shares."""
+
+    id: str
+    slot: int
+    epoch: int
+    row: Call
+    pace: str | None
+    fresh: asyncio.Task[_Fresh]
+
+
+@dataclass(frozen=True, slots=True)
+class _Fresh:
+    """Documents read again after their intentions were written, and the facts that their calls want."""
+
+    stored: Mapping[str, Found | None]
+    facts: dict[Want, list[Any]]
 
 
 class DueWorker:
-    """The due work of one document type in this process."""
+    """The due work of one queue of a document type in this process."""
 
     def __init__(
         self,
@@ -72,25 +101,34 @@ class DueWorker:
         publish: Callable[[Unsent], None],
         parking: Parking,
         *,
+        queue: str = "",
         sweep_after: timedelta = timedelta(seconds=3),
     ) -> None:
-        self.queue = f"{service}.{document.collection}"
+        self.key = queue_key(document.collection, queue)
+        self.queue = f"{service}.{self.key}"
+        self.place = (document.collection, due_field(queue))
+        """Where it looks: the collection, and the field that says when."""
         self.document = document
         self.leases = leases
         self.wake = asyncio.Event()
-        self._rows: Mapping[str, Job] = jobs.rows if jobs else {}
+        self._due_queue = queue
+        self._rows: Mapping[str, Job] = jobs.of(queue) if jobs else {}
         self._repository = repository
         self._telemetry = telemetry
         self._publish = publish
         self._parking = parking
         self._sweep_after = sweep_after
+        self._pacer = Pacer(repository.clock.monotonic)
         self._calling: dict[tuple[str, str], tuple[int, asyncio.Task[None]]] = {}
-        self._not_made: set[str] = set()
-        """Attempts of which this process is sure that their call was not begun, whatever became of their write."""
-        self._outcomes: list[_Outcome] = []
-        self._gates = {
-            row.name: asyncio.Semaphore(row.concurrency) for row in self._rows.values() if isinstance(row, Call)
-        }
+        self._not_made: set[tuple[str, int]] = set()
+        """Attempts of which this process is sure that their call was not begun, whatever became of their write: by id
+        and epoch, since the next owner of a slot intends what we intended under the same id."""
+        self._outcomes: dict[tuple[str, str], _Outcome] = {}
+        self._taken: Counter[str] = Counter()
+        """By call: how many are in flight, or will be once their intentions are written."""
+        self._dry: dict[int, float] = {}
+        """Slots in which nobody may be called before a time by the monotonic clock."""
+        self._turn = 0
         self.in_work = 0
 
     @property
@@ -108,20 +146,25 @@ class DueWorker:
 
     def slot_busy(self, slot: int) -> bool:
         """Whether a slot has a call in flight here, or an outcome to be written."""
-        return any(at == slot for at, _ in self._calling.values()) or any(o.slot == slot for o in self._outcomes)
+        in_flight = any(at == slot for at, _ in self._calling.values())
+        return in_flight or any(outcome.slot == slot for outcome in self._outcomes.values())
 
     def _in_flight(self) -> set[str]:
         """Documents with a call in flight here, or an outcome that is not written yet: theirs is no time for more."""
-        return {id for id, _ in self._calling} | {outcome.id for outcome in self._outcomes}
+        return {id for id, _ in self._calling} | {id for id, _ in self._outcomes}
 
     # -- one pass -------------------------------------------------------------------------------------------
 
     async def work(self) -> int:
         """One pass: write the outcomes that came, then begin what is due. Returns how many documents were decided."""
         settled = await self.settle()
-        if not self._rows or not self.leases.slots:
+        slots = self.leases.slots
+        self._pacer.retain(slots)
+        now = self._clock.monotonic()
+        self._dry = {slot: until for slot, until in self._dry.items() if slot in slots and until > now}
+        if not self._rows or len(slots) == len(self._dry):
             return settled
-        found = await self._due()
+        found = await self._due(slots.keys() - self._dry.keys())
         if not found:
             return settled
         self.in_work = len(found)
@@ -130,29 +173,33 @@ class DueWorker:
         finally:
             self.in_work = 0
 
-    async def _due(self) -> list[Found]:
-        """The documents that are due in our slots, the longest due first.
+    async def _due(self, ready: Set[int]) -> list[Found]:
+        """The documents that are due in these slots, the longest due first.
 
-        One look over all slots tells where there is work. Only when that look is full of other workers' documents are
-        our own slots asked one by one.
+        One look over all slots tells where there is work. Only when that look is full of documents that are not for us
+        now, other workers' or in slots that wait, are our own slots asked one by one, each for its share.
         """
-        slots = self.leases.slots
-        reach = {"due": {"$gte": EPOCH, "$lte": self._clock.now()}}
+        time = due_field(self._due_queue)
+        reach = {time: {"$gte": EPOCH, "$lte": self._clock.now()}}
         limit = HINT + len(self._in_flight())
-        hints = await self._store.find(self.document.collection, reach, sort="due", limit=limit, fields=("slot", "due"))
+        hints = await self._store.find(self.document.collection, reach, sort=time, limit=limit, fields=("slot", time))
         flying = self._in_flight()
-        mine = [hint["_id"] for hint in hints if hint["slot"] in slots and hint["_id"] not in flying][:BATCH]
+        mine = [hint["_id"] for hint in hints if hint["slot"] in ready and hint["_id"] not in flying][:BATCH]
         if mine or len(hints) < limit:
             return await self._store.load(self.document.collection, mine) if mine else []
-        for slot in slots:
-            found = await self._store.find(
-                self.document.collection, {"slot": slot, **reach}, sort="due", limit=BATCH + len(flying)
-            )
+        in_order = sorted(ready)
+        begin = self._turn % len(in_order)
+        free: list[Found] = []
+        for slot in (*in_order[begin:], *in_order[:begin]):
             flying = self._in_flight()
-            free = [raw for raw in found if raw["_id"] not in flying]
-            if free:
-                return free[:BATCH]
-        return []
+            here = sum(at == slot for at, _ in self._calling.values())
+            share = here + max(10, BATCH // len(in_order))
+            found = await self._store.find(self.document.collection, {"slot": slot, **reach}, sort=time, limit=share)
+            free.extend(raw for raw in found if raw["_id"] not in flying)
+            self._turn = slot + 1
+            if len(free) >= BATCH:
+                break
+        return free[:BATCH]
 
     async def _decide(self, found: Sequence[Found]) -> int:
         """Decide on due documents, write once, and begin the calls that the winners intend."""
@@ -163,33 +210,53 @@ class DueWorker:
             epoch = self.leases.epoch(raw["slot"])
             if epoch is None:
                 continue
-            work = _Work(hold(self.document, raw["_id"], raw), raw["slot"], epoch)
-            work = await self._fire(work, now, facts)
-            works.append(work)
-        batch = []
-        for work in works:
-            if (write := await self._stage(work, now)) is not None:
-                batch.append((work, write))
-        outcomes = await self._repository.write(self.document, [(work.held, write) for work, write in batch])
-        for (work, _), outcome in zip(batch, outcomes, strict=True):
-            if isinstance(outcome, Unstorable):  # Only the server could tell: as it would stand, it is too large.
-                set_back = await self._set_back(work, now, outcome)
-                if set_back is not None:
-                    await self._repository.write(self.document, [(work.held, set_back)])
-        won = {work.held.id for (work, _), outcome in zip(batch, outcomes, strict=True) if outcome is Outcome.WON}
-        unchanged = {work.held.id for work in works} - {work.held.id for work, _ in batch}
-        for work in works:
-            if work.held.id in won:
-                self._begin(work, [*work.calls, *work.recovered])
-            elif work.held.id in unchanged:
-                self._begin(work, work.recovered)
+            works.append(_Work(hold(self.document, raw["_id"], raw), raw["slot"], epoch))
+        begun: list[tuple[_Work, Call]] = []
+        try:
+            await self._foresee(works, now, facts)
+            for work in works:
+                await self._fire(work, now, facts)
+            batch = []
+            for work in works:
+                if (write := await self._stage(work, now)) is not None:
+                    batch.append((work, write))
+            outcomes = await self._repository.write(self.document, [(work.held, write) for work, write in batch])
+            for (work, _), outcome in zip(batch, outcomes, strict=True):
+                if isinstance(outcome, Unstorable):  # Only the server could tell: as it would stand, it is too large.
+                    set_back = await self._set_back(work, now, outcome)
+                    if set_back is not None:
+                        await self._repository.write(self.document, [(work.held, set_back)])
+                if outcome is Outcome.LOST:  # Whoever was first may have intended the same, under the same id.
+                    self._not_made -= {(attempt, work.epoch) for attempt in work.intended}
+            won = {work.held.id for (work, _), outcome in zip(batch, outcomes, strict=True) if outcome is Outcome.WON}
+            unchanged = {work.held.id for work in works} - {work.held.id for work, _ in batch}
+            for work in works:
+                if work.held.id in won:
+                    begun.extend((work, row) for row in (*work.calls, *work.recovered))
+                elif work.held.id in unchanged:
+                    begun.extend((work, row) for row in work.recovered)
+        finally:
+            self._let_go(works, begun)
+        self._begin(begun)
         self._telemetry.decided.add(len(won), {"carerelay.document.type": self.document.__name__})
-        return len(works)
+        return sum(not work.put_off or work.held.id in won for work in works)
+
+    async def _foresee(self, works: Sequence[_Work], now: datetime, facts: dict[Want, list[Any]]) -> None:
+        """Load at once the facts that the timers want of their documents as stored."""
+        wanted: list[Want] = []
+        for work in works:
+            document: Document | None = work.held.document
+            for name, at in document.timers.items() if document is not None else ():
+                row = self._rows.get(name)
+                if at <= now and row is not None and row.wants is not None:
+                    with contextlib.suppress(Exception):  # It is raised again where it fails its own document.
+                        wanted.extend(row.wants(Due(name, at), document))
+        await self._repository.facts(wanted, facts)
 
     async def _stage(self, work: _Work, now: datetime) -> Write | None:
         """The write of what was decided; where that cannot be stored, the write that backs its timers off."""
         try:
-            write = self._repository.stage(work.held, work.epoch)
+            write = self._repository.stage(work.held, work.epoch, self._due_queue)
             if write is not None:
                 self._repository.check(write)
         except Unstorable as refusal:
@@ -202,24 +269,29 @@ class DueWorker:
         document = work.held.document
         for timer in [name for name, at in document.timers.items() if at <= now] if document else []:
             await self._failed(work, timer, str(refusal))
-        return self._repository.stage(work.held, work.epoch)
+        return self._repository.stage(work.held, work.epoch, self._due_queue)
 
     def _start_over(self, work: _Work) -> None:
         """Forget what was decided on a document in this pass."""
+        self._let_go([work], [])
         work.held = hold(self.document, work.held.id, work.held.raw)
         work.calls.clear()
         work.recovered.clear()
 
-    async def _fire(self, work: _Work, now: datetime, facts: dict[Want, list[Any]]) -> _Work:
+    async def _fire(self, work: _Work, now: datetime, facts: dict[Want, list[Any]]) -> None:
         """Ask the job of each timer that has come, the earliest first. A job that raises is backed off."""
         document: Document | None = work.held.document
         if document is None:
-            return work
-        due = sorted((at, name) for name, at in document.timers.items() if at <= now)
+            return
+        ours = [name for name in document.timers if document.queues.get(name, "") == self._due_queue]
+        due = sorted((document.timers[name], name) for name in ours if document.timers[name] <= now)
         for at, name in due:
             if document.timers.get(name) != at:
                 continue  # An earlier timer's decision took it off, or moved it.
             row = self._rows.get(name)
+            if isinstance(row, Call) and not self._may_begin(row, document, work):
+                work.put_off = True
+                continue
             if row is None:
                 await self._failed(work, name, f"there is no job for the timer {name}")
                 continue
@@ -241,12 +313,36 @@ class DueWorker:
                 traced.end(error)
                 self._start_over(work)
                 await self._failed(work, name, where_raised(error))
-                return work
+                return
             work.held.document = document
             work.held.take_events(traced.context)
             traced.end()
             self._telemetry.lateness.record((now - at).total_seconds(), {"carerelay.timer": name})
-        return work
+
+    def _may_begin(self, row: Call, document: Document, work: _Work) -> bool:
+        """Whether one more call of this row finds a place among those in flight, and whoever is called allows it."""
+        if self._taken[row.name] >= row.concurrency:
+            return False
+        if row.pace is not None:
+            key, allowance = row.pace(document)
+            wait = self._pacer.begin(key, work.slot, allowance)
+            if wait > 0:
+                self._dry[work.slot] = self._clock.monotonic() + min(wait, 1.0)
+                return False
+            work.paces[row.name] = key
+        self._taken[row.name] += 1
+        work.places.append(row.name)
+        return True
+
+    def _let_go(self, works: Sequence[_Work], begun: Sequence[tuple[_Work, Call]]) -> None:
+        """Give back the places that were taken for calls which are not begun."""
+        used = {(work.held.id, row.name) for work, row in begun}
+        for work in works:
+            for name in [name for name in work.places if (work.held.id, name) not in used]:
+                work.places.remove(name)
+                self._taken[name] -= 1
+                if (key := work.paces.pop(name, None)) is not None:
+                    self._pacer.take_back(key)
 
     async def _fire_one(
         self, work: _Work, document: Any, row: Job, due: Due, now: datetime, facts: dict[Want, list[Any]]
@@ -257,7 +353,16 @@ class DueWorker:
             document.attempted.pop(f"!{row.name}", None)
             return row.decide(document, due, known, now)
         open_attempt = document.attempts.get(row.name)
-        if open_attempt is not None and not row.idempotent and open_attempt.id not in self._not_made:
+        if isinstance(row, Dispatch):
+            decided = document if open_attempt is not None else row.prepare(document, due, known, now)
+            attempt = decided.attempts.get(row.name)
+            if attempt is not None:
+                decided.record(row.tell(decided, attempt))
+                decided.wake(row.name, now + row.again)
+            elif decided.timers.get(row.name) == due.at:
+                decided.rest(row.name)
+            return decided
+        if open_attempt is not None and not row.idempotent and (open_attempt.id, work.epoch) not in self._not_made:
             # Somebody died between the intention and its outcome: it may have been sent, and is not sent again.
             return self._settled(document, row, Unanswered("worker-lost"), known, now)
         if open_attempt is not None:
@@ -268,7 +373,8 @@ class DueWorker:
             # The timer stays as it is, so that the attempt is found again should this worker die.
             decided.timers.setdefault(row.name, due.at)
             decided.timers[row.name] = min(decided.timers[row.name], due.at)
-            self._not_made.add(decided.attempts[row.name].id)
+            work.intended.append(decided.attempts[row.name].id)
+            self._not_made.add((decided.attempts[row.name].id, work.epoch))
             work.calls.append(row)
         elif decided.timers.get(row.name) == due.at:
             decided.rest(row.name)
@@ -295,61 +401,69 @@ class DueWorker:
 
     # -- outside calls --------------------------------------------------------------------------------------
 
-    def _begin(self, work: _Work, rows: Sequence[Call]) -> None:
-        for row in rows:
-            task = asyncio.ensure_future(self._call(work.held.id, row))
-            self._calling[work.held.id, row.name] = (work.slot, task)
-            task.add_done_callback(partial(self._called, work.held.id, row.name))
+    def _begin(self, begun: Sequence[tuple[_Work, Call]]) -> None:
+        if not begun:
+            return
+        fresh = asyncio.ensure_future(self._read_again([(work.held.id, row) for work, row in begun]))
+        for work, row in begun:
+            call = _Begun(work.held.id, work.slot, work.epoch, row, work.paces.get(row.name), fresh)
+            task = asyncio.ensure_future(self._call(call))
+            self._calling[call.id, row.name] = (call.slot, task)
+            task.add_done_callback(partial(self._called, call))
 
-    def _called(self, id: str, timer: str, task: asyncio.Task[None]) -> None:
-        del self._calling[id, timer]
+    async def _read_again(self, calls: Sequence[tuple[str, Call]]) -> _Fresh:
+        """Read the documents of a pass again, behind the write of their intentions, with the facts for their calls."""
+        stored = await self._repository.raw(self.document, list(dict.fromkeys(id for id, _ in calls)))
+        facts: dict[Want, list[Any]] = {}
+        wanted: list[Want] = []
+        for id, row in calls:
+            document = hold(self.document, id, stored[id]).document
+            if document is not None and row.wants is not None:
+                due = Due(row.name, document.timers.get(row.name, self._clock.now()))
+                wanted.extend(row.wants(due, document))
+        await self._repository.facts(wanted, facts)
+        return _Fresh(stored, facts)
+
+    def _called(self, call: _Begun, task: asyncio.Task[None]) -> None:
+        del self._calling[call.id, call.row.name]
+        self._taken[call.row.name] -= 1
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.warning("call.failed", queue=self.queue, timer=timer, document=id, error=where_raised(error))
+            reason = where_raised(error)
+            log.warning("call.failed", queue=self.queue, timer=call.row.name, document=call.id, error=reason)
+        self._dry.pop(call.slot, None)
         self.wake.set()
 
-    async def _call(self, id: str, row: Call) -> None:
-        """Make one intended call: read again, ask ``check``, see to the lease, and only then go out."""
-        async with self._gates[row.name]:
-            raw = (await self._repository.raw(self.document, [id]))[id]
+    async def _call(self, call: _Begun) -> None:
+        """Make one intended call: ask ``check`` on the fresh read, see to the lease, and only then go out."""
+        id, row = call.id, call.row
+        ended: object = None
+        allowance: Allowance | None = None
+        try:
+            fresh = await asyncio.shield(call.fresh)
+            raw = fresh.stored[id]
             document: Document | None = hold(self.document, id, raw).document
             attempt = document.attempts.get(row.name) if document is not None else None
             if raw is None or document is None or attempt is None:
                 return
-            facts: dict[Want, list[Any]] = {}
+            if row.pace is not None:
+                _, allowance = row.pace(document)
             due = Due(row.name, document.timers.get(row.name, self._clock.now()))
-            known = await self._facts(row.wants, due, document, facts)
+            known = await self._facts(row.wants, due, document, fresh.facts)
             if row.check is not None and not row.check(document, known, self._clock.now()):
                 await self._withdraw(id, row.name, attempt)
                 return
             epoch = self.leases.epoch(raw["slot"])
-            if epoch is None or not self.leases.may_call() or raw["epoch"] > epoch:
+            if epoch is None or not self.leases.may_call() or raw[epoch_field(self._due_queue)] > epoch:
                 # Its timer still stands: it is found again, by us or by the slot's next owner.
-                self._not_made.add(attempt.id)
                 return
-            self._not_made.discard(attempt.id)
-            outcome, trace = await self._perform(row, document, attempt, known)
-            self._telemetry.calls.add(1, {"carerelay.timer": row.name, "carerelay.outcome": type(outcome).__name__})
-            self._outcomes.append(_Outcome(id, raw["slot"], row.name, attempt.id, outcome, trace))
-
-    async def _perform(self, row: Call, document: Document, attempt: Attempt, known: Facts) -> tuple[Any, str | None]:
-        traced = self._telemetry.start(
-            f"call {row.name}",
-            document.trace,
-            {
-                "carerelay.document.type": self.document.__name__,
-                "carerelay.document.id": document.id,
-                "carerelay.attempt": attempt.number,
-                **case_attributes(document),
-            },
-        )
-        try:
-            outcome = await row.perform(document, attempt, known)
-        except Exception as error:
-            traced.end(error)
-            log.warning("call.raised", queue=self.queue, document=document.id, error=where_raised(error))
-            return Unanswered(type(error).__name__), traced.context
-        traced.end()
-        return outcome, traced.context
+            self._not_made.discard((attempt.id, call.epoch))
+            ended, trace = await perform(self._telemetry, self.queue, row, document, attempt, known)
+            self._outcomes[id, row.name] = _Outcome(id, raw["slot"], row.name, attempt.id, ended, trace)
+        finally:
+            if call.pace is not None and allowance is not None and ended is not None:
+                self._pacer.end(call.pace, ended, allowance)
+            elif call.pace is not None:
+                self._pacer.take_back(call.pace)
 
     async def _withdraw(self, id: str, timer: str, attempt: Attempt) -> None:
         """Take an intention back whose check said no, and have ``prepare`` asked again."""
@@ -365,13 +479,77 @@ class DueWorker:
         """Fold the outcomes that came onto whatever versions now stand; each is kept until its write lands."""
         settled = 0
         while self._outcomes:
-            outcome = self._outcomes[0]
-            row = self._rows[outcome.timer]
-            assert isinstance(row, Call)  # noqa: S101 - only calls have outcomes
-            await self._settle_one(row, outcome)
-            self._outcomes.pop(0)
-            settled += 1
+            by_id = {outcome.id: outcome for outcome in list(self._outcomes.values())[:BATCH]}
+            landed = await self._settle_many(by_id)
+            for outcome in by_id.values():
+                if outcome.id not in landed:
+                    row = self._rows[outcome.timer]
+                    assert isinstance(row, Call)  # noqa: S101 - only calls have outcomes
+                    await self._settle_one(row, outcome)
+                self._outcomes.pop((outcome.id, outcome.timer), None)
+            settled += len(by_id)
         return settled
+
+    async def _settle_many(self, outcomes: Mapping[str, _Outcome]) -> set[str]:
+        """Fold one outcome each onto many documents, and write once; returns those that need nothing more."""
+        stored = await self._repository.raw(self.document, list(outcomes))
+        landed: set[str] = set()
+        folding: list[tuple[_Outcome, Call, Held[Any], int]] = []
+        facts: dict[Want, list[Any]] = {}
+        wanted: list[Want] = []
+        for id, outcome in outcomes.items():
+            row, raw = self._rows[outcome.timer], stored[id]
+            held = hold(self.document, id, raw)
+            epoch = self._still_ours(raw, held.document, outcome.timer, outcome.attempt)
+            if epoch is None:
+                landed.add(id)
+            elif isinstance(row, Call) and held.document is not None:
+                folding.append((outcome, row, held, epoch))
+                with contextlib.suppress(Exception):  # It is raised again where it fails its own document.
+                    due = Due(row.name, held.document.timers.get(row.name, self._clock.now()))
+                    wanted.extend(row.wants(due, held.document) if row.wants is not None else ())
+        await self._repository.facts(wanted, facts)
+        batch: list[tuple[Held[Any], Write]] = []
+        for outcome, row, held, epoch in folding:
+            document: Any = held.document
+            try:
+                due = Due(row.name, document.timers.get(row.name, self._clock.now()))
+                known = await self._facts(row.wants, due, document, facts)
+                held.document = self._fold(document, row, outcome, known)
+                held.take_events(outcome.trace)
+                write = self._repository.stage(held, epoch, self._due_queue)
+            except StoreUnavailable:
+                raise
+            except Exception as error:
+                log.debug("settle.alone", queue=self.queue, document=outcome.id, reason=where_raised(error))
+                continue
+            if write is None:
+                landed.add(outcome.id)
+            else:
+                batch.append((held, write))
+        results = await self._repository.write(self.document, batch) if batch else []
+        landed |= {held.id for (held, _), result in zip(batch, results, strict=True) if result is Outcome.WON}
+        return landed
+
+    def _still_ours(self, raw: Found | None, document: Document | None, timer: str, attempt: str) -> int | None:
+        """The epoch under which a document may be written while ``attempt`` is open on it, or None."""
+        if raw is None or document is None:
+            return None
+        current = document.attempts.get(timer)
+        epoch = self.leases.epoch(raw["slot"])
+        if current is None or current.id != attempt or epoch is None or raw[epoch_field(self._due_queue)] > epoch:
+            return None
+        return epoch
+
+    def _fold(self, document: Any, row: Call, outcome: _Outcome, known: Facts) -> Any:
+        now = self._clock.now()
+        if isinstance(outcome.outcome, Unanswered) and row.idempotent:
+            # The same attempt is made again under the same id; the other side knows it.
+            attempt = document.attempts[row.name]
+            attempt.tries += 1
+            document.wake(row.name, now + backoff(attempt.tries))
+            return document
+        return self._settled(document, row, outcome.outcome, known, now)
 
     async def _settle_one(self, row: Call, outcome: _Outcome) -> None:
         facts: dict[Want, list[Any]] = {}
@@ -381,14 +559,7 @@ class DueWorker:
             return await self._facts(row.wants, due, document, facts)
 
         def fold(document: Any, known: Facts) -> Any:
-            now = self._clock.now()
-            if isinstance(outcome.outcome, Unanswered) and row.idempotent:
-                # The same attempt is made again under the same id; the other side knows it.
-                attempt = document.attempts[row.name]
-                attempt.tries += 1
-                document.wake(row.name, now + backoff(attempt.tries))
-                return document
-            return self._settled(document, row, outcome.outcome, known, now)
+            return self._fold(document, row, outcome, known)
 
         try:
             await self._change(outcome.id, row.name, outcome.attempt, None, outcome.trace, prepare, fold)
@@ -433,11 +604,8 @@ class DueWorker:
             raw = (await self._repository.raw(self.document, [id]))[id]
             held = hold(self.document, id, raw)
             document = held.document
-            if raw is None or document is None:
-                return
-            current = document.attempts.get(timer)
-            epoch = self.leases.epoch(raw["slot"])
-            if current is None or current.id != attempt or epoch is None or raw["epoch"] > epoch:
+            epoch = self._still_ours(raw, document, timer, attempt)
+            if epoch is None:
                 return
             if change is not None:
                 held.document = change(document)
@@ -445,7 +613,7 @@ class DueWorker:
                 known = await prepare(document) if prepare is not None else Facts(id=id)
                 held.document = fold(document, known)
             held.take_events(trace)
-            write = self._repository.stage(held, epoch)
+            write = self._repository.stage(held, epoch, self._due_queue)
             if write is None:
                 return
             outcome = (await self._repository.write(self.document, [(held, write)]))[0]
@@ -457,9 +625,12 @@ class DueWorker:
     # -- the sweep ------------------------------------------------------------------------------------------
 
     async def sweep(self) -> int:
-        """Offer the publisher the outboxes in our slots that have waited too long; returns how many."""
+        """Offer the publisher the outboxes in our slots that have waited too long; returns how many.
+
+        A document's own queue sweeps, the one without a name; else each would be swept once a queue.
+        """
         slots = self.leases.slots
-        if not slots:
+        if not slots or self._due_queue:
             return 0
         until = self._clock.real() - self._sweep_after
         hints = await self._store.find(

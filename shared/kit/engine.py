@@ -88,6 +88,7 @@ class Reactor:
     ) -> None:
         self.table = table
         self.group = f"{service}.{table.document.collection}"
+        self.topics = table.topics
         self.in_work = 0
         self._repository = repository
         self._parking = parking

@@ -3,21 +3,26 @@
 A ``timer`` leads to a decision. A ``call`` leads out of the system, in four steps, each of which survives a crash:
 ``prepare`` (a decision that writes the intention by ``document.intend``), ``check`` on a fresh read (consent, STOP,
 cancellation), ``perform`` (the call itself), ``settle`` (a decision that folds the outcome onto whatever version then
-stands). The engine is ``shared.kit.duework``.
+stands). The engine is ``shared.kit.duework``. A ``dispatch`` is a call whose first step alone is taken here: the
+intention goes out by an event on a private topic, and whoever reads that topic takes the others
+(``shared.kit.performing``), so that finding what is due and sending it are scaled apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import timedelta
 from typing import Any
 
-from shared.kit.decisions import Decision, Facts, Wants
+from shared.contracts.base import Event
+from shared.kit.decisions import Check, Decision, Perform, Wants
 from shared.kit.document import Attempt, Document
+from shared.kit.pacing import Allowance
 
-Check = Callable[[Any, Facts, datetime], bool]
-Perform = Callable[[Any, Attempt, Facts], Awaitable[Any]]
+Pace = Callable[[Any], tuple[str, Allowance]]
+"""``document -> (who is called, what they allow)``."""
+Tell = Callable[[Any, Attempt], Event]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,8 @@ class Call:
     ``settle(document, outcome, facts, now)`` understands, ``Refused`` or ``Unanswered`` among them; an exception
     counts as Unanswered. ``idempotent`` says that the other side deduplicates on ``attempt.id``: a lost answer is
     then asked for again under the same id, with backoff, for as long as it takes; else the attempt is settled as
-    ``Unanswered`` and never repeated. ``concurrency`` bounds the calls in flight in one worker.
+    ``Unanswered`` and never repeated. ``concurrency`` bounds the calls in flight in one worker, ``pace`` how fast each
+    other side is called.
     """
 
     name: str
@@ -50,9 +56,25 @@ class Call:
     wants: Wants | None = None
     idempotent: bool = True
     concurrency: int = 32
+    pace: Pace | None = None
 
 
-Job = Timer | Call
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """An outside call that a timer starts and another process makes.
+
+    ``prepare`` is as of ``Call``. ``tell(document, attempt)`` is the event, on a private topic, that has the call made;
+    it is recorded in the write of the intention, and again each ``again`` while the attempt stays open.
+    """
+
+    name: str
+    prepare: Decision
+    tell: Tell
+    wants: Wants | None = None
+    again: timedelta = timedelta(minutes=10)
+
+
+Job = Timer | Call | Dispatch
 
 
 def timer(name: str, decide: Decision, *, wants: Wants | None = None) -> Timer:
@@ -70,16 +92,28 @@ def call(
     wants: Wants | None = None,
     idempotent: bool = True,
     concurrency: int = 32,
+    pace: Pace | None = None,
 ) -> Call:
     """A row of a job table; see ``Call``."""
-    return Call(name, prepare, perform, settle, check, wants, idempotent, concurrency)
+    return Call(name, prepare, perform, settle, check, wants, idempotent, concurrency, pace)
+
+
+def dispatch(
+    name: str, *, prepare: Decision, tell: Tell, wants: Wants | None = None, again: timedelta = timedelta(minutes=10)
+) -> Dispatch:
+    """A row of a job table; see ``Dispatch``."""
+    return Dispatch(name, prepare, tell, wants, again)
 
 
 class Jobs:
-    """The job table of one document type: one due queue, ``<service>.<collection>``."""
+    """The job table of one document type; its rows are shared out among the document's due queues."""
 
     def __init__(self, document: type[Document], *rows: Job) -> None:
         self.document = document
         self.rows: dict[str, Job] = {row.name: row for row in rows}
         if len(self.rows) != len(rows):
             raise ValueError(f"{document.__name__} has two jobs of one name")
+
+    def of(self, queue: str) -> dict[str, Job]:
+        """The rows whose timers are in a queue."""
+        return {name: row for name, row in self.rows.items() if self.document.queues.get(name, "") == queue}

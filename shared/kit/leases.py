@@ -26,7 +26,7 @@ class _Seen:
 
 
 class Leases:
-    """One worker's share of one queue's slots.
+    """One worker's share of one queue's slots. ``queue`` is its name in full, ``due_queue`` within its collection.
 
     ``busy`` tells whether a slot has work in flight here: such a slot is not handed over before that is done.
     """
@@ -39,6 +39,7 @@ class Leases:
         collection: str,
         worker: str,
         *,
+        due_queue: str = "",
         lease: float = 10.0,
         margin: float = 2.0,
         horizon: timedelta = timedelta(minutes=1),
@@ -49,6 +50,7 @@ class Leases:
         self._store = store
         self._clock = clock
         self._collection = collection
+        self._due_queue = due_queue
         self._lease = lease
         self._margin = margin
         self._horizon = horizon
@@ -100,6 +102,10 @@ class Leases:
         self._leaving &= mine
         surplus = self._hand_over(mine, workers)
         mine -= surplus
+        for slot in surplus:
+            # From now on, whether or not we hear that the table says so: others may take it as soon as it does.
+            self._held.pop(slot, None)
+            self._leaving.discard(slot)
         taken = self._take(mine, owners, workers)
         for slot in taken:
             epochs[slot] += 1
@@ -113,12 +119,9 @@ class Leases:
         outcome = (await self._store.write(COLLECTION, [Write(self.queue, table["version"], change)]))[0]
         if outcome is not Outcome.WON:
             return False
-        for slot in surplus:
-            self._held.pop(slot, None)
-            self._leaving.discard(slot)
         if taken:
             new = {slot: epochs[slot] for slot in taken}
-            await self._store.stamp(self._collection, new, self._clock.now() + self._horizon)
+            await self._store.stamp(self._collection, new, self._clock.now() + self._horizon, self._due_queue)
             self._held.update(new)
         self._held = {slot: epoch for slot, epoch in self._held.items() if slot in mine or slot in taken}
         self._until = began + self._lease

@@ -11,7 +11,7 @@ import json
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -21,11 +21,11 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 
 from shared.kit.bus.kafka import KafkaBus
-from shared.kit.chassis import Chassis, ProcessRole
+from shared.kit.chassis import Chassis
 from shared.kit.clock import Clock, OffsetClock, SystemClock, random_id
 from shared.kit.errors import DomainError
 from shared.kit.parking import Parked, Parking, shown_key
-from shared.kit.service import Service
+from shared.kit.service import ALL, API, JOBS, REACTIONS, Part, Service
 from shared.kit.settings import KitSettings
 from shared.kit.shrinking import shrink
 from shared.kit.store.mongodb import MongoStore
@@ -71,7 +71,7 @@ def uvicorn_config(app: FastAPI, settings: KitSettings) -> uvicorn.Config:
     )
 
 
-async def serve(name: str, settings: S, build: Callable[[S, httpx.AsyncClient], Service], role: ProcessRole) -> None:
+async def serve(name: str, settings: S, build: Callable[[S, httpx.AsyncClient], Service], role: str) -> None:
     """Run a role until SIGTERM or SIGINT; then finish what is in work, within ``drain_seconds``."""
     telemetry = Telemetry.configure(
         name,
@@ -205,12 +205,12 @@ def _as_ours(header: str | None, form: re.Pattern[str]) -> str | None:
     return header if header is None or form.fullmatch(header) else "(unreadable)"
 
 
-def arguments_of(name: str, given: Sequence[str] | None = None) -> argparse.Namespace:
+def arguments_of(name: str, given: Sequence[str] | None = None, roles: Iterable[str] = ()) -> argparse.Namespace:
     """What a service's command line says: a role to run, or what to do with what is parked."""
     parser = argparse.ArgumentParser(prog=f"python -m services.{name}")
     commands = parser.add_subparsers(dest="command", required=True)
-    for role in ProcessRole:
-        commands.add_parser(role.value, help=f"run the role {role.value}")
+    for role in (API, REACTIONS, JOBS, ALL, *roles):
+        commands.add_parser(role, help=f"run the role {role}")
     setting_aside = commands.add_parser("parked", help="events that could not be taken in")
     actions = setting_aside.add_subparsers(dest="action", required=True)
     actions.add_parser("list", help="one JSON line a key")
@@ -224,9 +224,17 @@ def arguments_of(name: str, given: Sequence[str] | None = None) -> argparse.Name
     return parser.parse_args(given)
 
 
-def main(name: str, settings: type[S], build: Callable[[S, httpx.AsyncClient], Service]) -> None:
-    """The entry point of a service's ``__main__``; exits with 2 where the settings are wrong."""
-    arguments = arguments_of(name)
+def main(
+    name: str,
+    settings: type[S],
+    build: Callable[[S, httpx.AsyncClient], Service],
+    roles: Mapping[str, Part] | None = None,
+) -> None:
+    """The entry point of a service's ``__main__``; exits with 2 where the settings are wrong.
+
+    ``roles`` are the service's own.
+    """
+    arguments = arguments_of(name, roles=roles or ())
     try:
         configured = settings()
     except ValidationError as error:
@@ -238,4 +246,4 @@ def main(name: str, settings: type[S], build: Callable[[S, httpx.AsyncClient], S
         sys.exit(asyncio.run(parked(store_of(name, configured), clock_of(configured), arguments)))
     if arguments.command == "shrink":
         sys.exit(asyncio.run(shrunk(name, configured, build, arguments.days)))
-    asyncio.run(serve(name, configured, build, ProcessRole(arguments.command)))
+    asyncio.run(serve(name, configured, build, arguments.command))

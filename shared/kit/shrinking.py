@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from shared.kit.document import KIT_FIELDS, Document
+from shared.kit.document import Document, is_kits
 from shared.kit.store.port import EPOCH, Outcome, Store, Write
 from shared.kit.store.repository import REMAINS
 
@@ -30,7 +30,7 @@ async def shrink(store: Store, document: type[Document], before: datetime) -> in
                 raw["_id"],
                 raw["version"],
                 {"version": raw["version"] + 1, "shrunk": True},
-                drop=[name for name in raw if name not in KIT_FIELDS | REMAINS],
+                drop=[name for name in raw if not is_kits(name) and name not in REMAINS],
             )
             for raw in found
             if not raw["outbox"]

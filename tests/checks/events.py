@@ -69,6 +69,6 @@ def check_sequences(service: str, stored: Stored, published: Iterable[Published]
 def check_nothing_is_overdue(service: str, stored: Stored, now: datetime) -> None:
     """Nothing that is due is left undone, and every open attempt has come to its end."""
     for name, id, document in documents(stored, NO_DOCUMENTS):
-        due = document.get("due")
-        assert due is None or due > now, f"{service}/{name}/{id} has been due since {due}"
+        for due in (value for field, value in document.items() if field == "due" or field.startswith("due_")):
+            assert due > now, f"{service}/{name}/{id} has been due since {due}"
         assert not document.get("attempts"), f"{service}/{name}/{id} has an open attempt"

@@ -46,6 +46,7 @@ def declared(deduplicate: bool) -> tuple[Declared, ...]:
         "gateway_url": GATEWAY,
         "public_url": "http://notifications.test",
         "deduplicating_channels": channels,
+        "sends_per_second": 0,
     }
     return (
         Declared("intake", settings_for(intake.Settings, **outside), intake.build),
@@ -188,6 +189,7 @@ class Care:
         await self._while(asyncio.ensure_future(furnish(self.api, world.clock.now(), f"run-{world.seed}")))
         until = world.clock.now() + LONGEST
         world.others = [Actor(None, "outside", "outside", self._outside)]
+        idle = 0
         while True:
             self._acted = False
             for story in self.stories:
@@ -196,7 +198,14 @@ class Care:
             await self._rest()
             if all(story.done for story in self.stories):
                 break
-            if not self._acted and not self._advance(until):
+            if self._acted:
+                idle = 0
+                continue
+            idle += 1
+            if idle < 2:
+                continue  # Something may have come to rest only behind their turn: they look once more.
+            idle = 0
+            if not self._advance(until):
                 for story in self.stories:
                     if not story.done:
                         story.give_up("nothing more happens")

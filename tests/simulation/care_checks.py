@@ -36,4 +36,9 @@ async def check_care(world: World, payer: Payer, gateway: Gateway, *, deduplicat
     lost = sum(delivery.lost for delivery in held.deliveries)
     assert lost <= world.unanswered, f"{lost} messages may be out, and {world.unanswered} answers were lost"
     now = world.clock.now()
-    care.check_care(held, payer.ledger, gateway.ledger, now, may_be_unknown=lambda delivery: not deduplicate)
+
+    def may_be_unknown(delivery: Delivery) -> bool:
+        """An answer was lost; and to ask again might send what by now is not wanted, or nobody would know it again."""
+        return not deduplicate or delivery.withdrawn is not None
+
+    care.check_care(held, payer.ledger, gateway.ledger, now, may_be_unknown=may_be_unknown)

@@ -11,7 +11,7 @@ from typing import Any
 from deploy.simulators.adjudication import Script
 from deploy.simulators.gateway import Fate, ScriptOrder
 from services.directory.model.handoff import HandOff, handoff_id
-from services.notifications.model.delivery import Delivery
+from services.notifications.model.delivery import Accepted, Delivery
 from services.prior_authorization.model import Authorization, authorization_id
 from services.scheduling.model.appointment import Appointment, AppointmentState
 from services.scheduling.model.calendar import Calendar
@@ -44,6 +44,9 @@ from shared.contracts.scheduling import (
     CancelledBy,
 )
 from shared.kit.auth import Role
+from shared.kit.bus.port import Record
+from shared.kit.decisions import NO_FACTS
+from shared.kit.performing import MadeCall
 from tests.simulation.walking import Act, Alone, Walk, deliver
 from tests.unit.directory import cases as community
 from tests.unit.intake.test_api import WHOLE
@@ -482,6 +485,7 @@ class NotificationsWalk(Walk[NotificationsPlace]):
             self.report,
             self.find_out,
             self.find_out,
+            self.thaw,
             partial(self.later, timedelta(minutes=5)),
             partial(self.later, timedelta(days=1)),
         )
@@ -527,6 +531,17 @@ class NotificationsWalk(Walk[NotificationsPlace]):
         if delivery is not None:
             outcome = self.random.choice(["delivered", "failed"])
             await self.ask(Role.COORDINATOR, "POST", f"/deliveries/{delivery.id}/outcome", {"outcome": outcome})
+
+    async def thaw(self) -> None:
+        """A sender that froze in its call, and was taken for dead, gets its answer after all."""
+        delivery = await self._delivery("unknown")
+        if delivery is not None:
+            sender = next(each for each in self.place.harness.chassis.performers if each.row.role == "sender-sms")
+            held = (await self.place.harness.chassis.repository.load(Delivery, [delivery.id]))[delivery.id]
+            record = Record("notifications.deliveries.sms", 0, 0, None, None)
+            call = MadeCall(record, delivery.id, "another", held, NO_FACTS, Accepted("late"), called=True)
+            await sender._write([call], [])
+            await self.place.harness.settle()
 
     async def later(self, ahead: timedelta) -> None:
         await self.place.until(self.place.now + ahead)

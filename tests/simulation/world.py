@@ -33,7 +33,6 @@ from shared.kit.testing.tokens import AUDIENCE, ISSUER, JWKS_URL, TestIssuer
 
 START = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 LEASE = 10.0
-_EVER = datetime.max.replace(tzinfo=UTC)
 
 
 ROLE: ContextVar[str] = ContextVar("role", default="api")
@@ -182,8 +181,8 @@ class World:
             ids=lambda: f"{declared.name}-{number}",
         )
         await chassis.prepare()
-        for reactor in chassis.reactors:
-            bus.subscribe(reactor.group, reactor.table.topics, reactor.handle)
+        for reader in chassis.readers:
+            bus.subscribe(reader.group, reader.topics, reader.handle)
         await bus.start()
         process = Process(declared.name, number, chassis, bus)
         holder.append(process)
@@ -209,7 +208,7 @@ class World:
         intended = {
             attempt["id"]
             for collection in store.collections.values()
-            for id in collection.timed["due"]
+            for id in {id for field, times in collection.timed.items() if field != "unsent" for id in times}
             for attempt in collection.get(id).get("attempts", {}).values()
         }
         fresh = intended - self._intended
@@ -232,12 +231,17 @@ class World:
         """Everybody who may take a step now."""
         found = list(self.others)
         now = self.clock.now()
-        due = {(service, name) for service, store in self.stores.items() for name in store.comes("due", now)}
+        due = {
+            (service, *place)
+            for service, store in self.stores.items()
+            for place, first in store.dues().items()
+            if first <= now
+        }
         for process in self.processes:
             found.extend(self._actors_of(process, due))
         return [actor for actor in found if actor.name not in (actor.process.busy if actor.process else self._busy)]
 
-    def _actors_of(self, process: Process, due: set[tuple[str, str]]) -> list[Actor]:
+    def _actors_of(self, process: Process, due: set[tuple[str, str, str]]) -> list[Actor]:
         chassis = process.chassis
         found = []
         if chassis.publisher.waiting:
@@ -245,11 +249,11 @@ class World:
         for group in process.bus.groups:
             if process.bus.waiting(group):
                 found.append(Actor(process, "react", f"react {group}", self._reading(process, group)))
-        for collection, worker in chassis.workers.items():
-            name = f"due {collection}"
+        for key, worker in chassis.workers.items():
+            name = f"due {key}"
             if not worker.leases.holds():
                 found.append(Actor(process, "renew", name, self._renewing(worker)))
-            elif worker._rows and (worker._outcomes or (process.service, collection) in due):
+            elif worker._rows and (worker._outcomes or (process.service, *worker.place) in due):
                 found.append(Actor(process, "due", name, worker.work))
             if self._soon_over(worker):
                 found.append(Actor(process, "renew", name, self._renewing(worker)))
@@ -384,8 +388,9 @@ class World:
         if self.broker.lag():
             return True
         now = self.clock.now()
-        if any(store.comes("unsent", _EVER) or store.comes("due", now) for store in self.stores.values()):
-            return True
+        for store in self.stores.values():
+            if store.unsent() or any(first <= now for first in store.dues().values()):
+                return True
         if any(process.chassis.publisher.waiting for process in self.processes):
             return True
         return any(worker.busy for process in self.processes for worker in process.chassis.workers.values())
@@ -394,7 +399,7 @@ class World:
         role = ROLE.set("sweep")
         for process in list(self.processes):
             for worker in process.chassis.workers.values():
-                if f"due {worker.document.collection}" in process.busy:
+                if f"due {worker.key}" in process.busy:
                     continue
                 try:
                     if self._soon_over(worker):
@@ -415,13 +420,7 @@ class World:
 
     def next_due(self) -> datetime | None:
         """When something is due next in any service."""
-        found = [
-            due
-            for store in self.stores.values()
-            for collection in store.collections
-            for due in store.times(collection, "due").values()
-        ]
-        return min(found, default=None)
+        return min((first for store in self.stores.values() for first in store.dues().values()), default=None)
 
 
 class _Network(httpx.AsyncBaseTransport):

@@ -1,14 +1,14 @@
 """One message to one person: when it goes, by which channel, what became of it.
 
-Four parts that can run apart. Planning (``plan``, ``readdress``) sets the time. Choosing (``judge``, and ``prepare``
-and ``check`` on it) reads visit, recipient and the person's other messages, and decides: send by this channel, later,
-or not at all. Sending is outside (``services.notifications.sender``). The outcome (``settle``, ``report``) is folded
-in whenever it comes.
+Four parts that run apart. Planning (``plan``, ``readdress``) sets the time. Choosing (``judge``, and ``prepare`` on it)
+reads visit, recipient and the person's other messages when that time has come, and decides: by this channel, later,
+or not at all; ``tell`` has the channel's sender do it. Sending (``services.notifications.sender``) asks once more
+(``check``). The outcome (``settle``, ``late``, ``report``) is folded in whenever it comes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -24,20 +24,25 @@ from services.notifications.model.recipient import Recipient
 from services.notifications.model.visit import DropReason, Standing, Visit
 from shared.contracts.intake import Channel
 from shared.contracts.notifications import (
+    CallDue,
     DeliveriesWithdrawn,
     DeliveryAccepted,
     DeliveryDelivered,
     DeliveryDropped,
+    DeliveryDue,
     DeliveryEscalated,
     DeliveryFailed,
     DeliveryKind,
     DeliveryPlanned,
     DeliveryUnaddressed,
     DeliveryUnknown,
+    LetterDue,
+    MailDue,
     RecipientKnown,
+    TextDue,
 )
 from shared.kit.decisions import Due, Facts, Ref, Refused, Unanswered, Want, Where
-from shared.kit.document import Document, derived_id
+from shared.kit.document import Attempt, Document, derived_id
 from shared.kit.errors import IllegalTransition
 
 SEND = "send"
@@ -71,6 +76,14 @@ class DeliveryState(StrEnum):
 
 S = DeliveryState
 
+DUE: Mapping[Channel, type[DeliveryDue]] = {
+    Channel.SMS: TextDue,
+    Channel.VOICE: CallDue,
+    Channel.EMAIL: MailDue,
+    Channel.LETTER: LetterDue,
+}
+"""How each channel's senders are told."""
+
 OPEN = frozenset({S.PLANNED, S.AWAITING_RECIPIENT, S.SENDING})
 """Nothing has gone out yet, as far as is known."""
 
@@ -91,7 +104,7 @@ class Delivery(Document):
         S.AWAITING_RECIPIENT: frozenset({S.PLANNED, S.DROPPED}),
         S.SENDING: frozenset({S.PLANNED, S.ACCEPTED, S.UNKNOWN}),
         S.ACCEPTED: frozenset({S.DELIVERED, S.FAILED}),
-        S.UNKNOWN: frozenset({S.DELIVERED, S.FAILED}),
+        S.UNKNOWN: frozenset({S.ACCEPTED, S.DELIVERED, S.FAILED}),
         S.DELIVERED: frozenset(),
         S.FAILED: frozenset(),
         S.DROPPED: frozenset(),
@@ -438,6 +451,12 @@ def prepare(policy: Policy, delivery: Delivery, due: Due, facts: Facts, now: dat
     return _drop(delivery, verdict.reason) if isinstance(verdict, Drop) else delivery
 
 
+def tell(delivery: Delivery, attempt: Attempt) -> DeliveryDue:
+    """What has the sender of the chosen channel send it."""
+    due = DUE[delivery.channel or Channel.SMS]
+    return due(delivery_id=delivery.id, attempt_id=attempt.id, patient_id=delivery.patient_id)
+
+
 def check(policy: Policy, delivery: Delivery, facts: Facts, now: datetime) -> bool:
     """Whether, on a fresh read after the intention was written, it still is to go by the channel that was chosen."""
     if delivery.state is not S.SENDING:
@@ -496,6 +515,13 @@ def settle(policy: Policy, delivery: Delivery, outcome: object, facts: Facts, no
         delivery.tries += 1
         return _again(delivery, _retry_at(policy, delivery, None, now), maybe_out=True)
     return _leave_unknown(policy, delivery, now)
+
+
+def late(delivery: Delivery, outcome: object, facts: Facts, now: datetime) -> Delivery:
+    """An answer to a call that was given up as lost: what the gateway took is known after all."""
+    if delivery.state is S.UNKNOWN and isinstance(outcome, Accepted):
+        return _accept(delivery, outcome.gateway_id)
+    return delivery
 
 
 def report(delivery: Delivery, command: Report, facts: Facts, now: datetime) -> Delivery:

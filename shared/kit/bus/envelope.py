@@ -51,7 +51,7 @@ def message_of(service: str, document_id: str, entry: Entry) -> Message:
     ]
     if entry.trace:
         headers.append((TRACEPARENT, entry.trace.encode()))
-    return Message(entry.topic, document_id, entry.data.encode(), tuple(headers))
+    return Message(entry.topic, entry.key or document_id, entry.data.encode(), tuple(headers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +114,6 @@ def read(record: Record, wanted: Mapping[str, type[Event]]) -> Received | Unwant
         return Unreadable(record, f"header {CE_SEQUENCE} or {CE_TIME} cannot be read")
     if sequence < 1:
         return Unreadable(record, f"header {CE_SEQUENCE} is not positive")
-    if record.key is None or record.key != headers[CE_SUBJECT].encode():
-        return Unreadable(record, "the key is not the subject")
     try:
         event = event_type.model_validate_json(record.value or b"")
     except ValidationError as error:
@@ -123,5 +121,7 @@ def read(record: Record, wanted: Mapping[str, type[Event]]) -> Received | Unwant
         kinds = sorted({flaw["type"] for flaw in error.errors()})
         known = [place for place in places if place.split(".")[0] in (*event_type.model_fields, "(whole)")]
         return Unreadable(record, f"{type} does not fit its schema at {', '.join(known)} ({', '.join(kinds)})")
+    if record.key != (event.key() or headers[CE_SUBJECT]).encode():
+        return Unreadable(record, "the key is not the subject")
     trace = well_formed(headers.get(TRACEPARENT))
     return Received(record, event, headers[CE_ID], headers[CE_SUBJECT], sequence, time, trace)

@@ -18,6 +18,7 @@ from pymongo import AsyncMongoClient, InsertOne, UpdateMany, UpdateOne
 from pymongo.errors import BulkWriteError, PyMongoError
 from pymongo.write_concern import WriteConcern
 
+from shared.kit.document import due_field, epoch_field
 from shared.kit.store.port import (
     EPOCH,
     MAX_DOCUMENT_BYTES,
@@ -28,6 +29,7 @@ from shared.kit.store.port import (
     StoreUnavailable,
     Unstorable,
     Write,
+    is_unset_when_none,
 )
 
 _DUPLICATE_KEY = 11000
@@ -190,23 +192,24 @@ class MongoStore:
                     ordered=False,
                 )
 
-    async def stamp(self, collection: str, slots: Mapping[int, int], until: datetime) -> None:
-        """Raise the epoch of each slot's documents that are due until ``until``.
+    async def stamp(self, collection: str, slots: Mapping[int, int], until: datetime, queue: str = "") -> None:
+        """Raise the queue's epoch of each slot's documents that are due in it until ``until``.
 
         One update an epoch, not one a slot: a worker that takes many slots at once mostly finds them at few epochs.
         """
         if not slots:
             return
+        stamped = epoch_field(queue)
         async with _answering():
             await self._collection(collection).bulk_write(
                 [
                     UpdateMany(
                         {
-                            "due": {"$gte": EPOCH, "$lte": until},
+                            due_field(queue): {"$gte": EPOCH, "$lte": until},
                             "slot": {"$in": sorted(slot for slot, at in slots.items() if at == epoch)},
-                            "epoch": {"$lt": epoch},
+                            stamped: {"$lt": epoch},
                         },
-                        {"$set": {"epoch": epoch}},
+                        {"$set": {stamped: epoch}},
                     )
                     for epoch in sorted(set(slots.values()))
                 ],
@@ -242,9 +245,9 @@ def _operation(write: Write) -> Any:
         return InsertOne(RawBSONDocument(encode({"_id": write.id, **write.set, "outbox": list(write.push)})))
     matched: dict[str, Any] = {"_id": write.id, "version": write.expected}
     if write.epoch is not None:
-        matched["epoch"] = {"$lte": write.epoch}
+        matched[epoch_field(write.queue)] = {"$lte": write.epoch}
     change: dict[str, Any] = {}
-    unset = {name: "" for name, value in write.set.items() if value is None and name in _UNSET_WHEN_NONE}
+    unset = {name: "" for name, value in write.set.items() if value is None and is_unset_when_none(name)}
     unset |= dict.fromkeys(write.drop, "")
     change["$set"] = RawBSONDocument(encode({k: v for k, v in write.set.items() if k not in unset}))
     if unset:
@@ -252,7 +255,3 @@ def _operation(write: Write) -> Any:
     if write.push:
         change["$push"] = {"outbox": {"$each": [RawBSONDocument(encode(entry)) for entry in write.push]}}
     return UpdateOne(matched, change, upsert=True)
-
-
-_UNSET_WHEN_NONE = frozenset({"unsent", "due"})
-"""Fields whose absence keeps a document out of an index."""

@@ -42,8 +42,8 @@ class Write:
     """One conditional write of one document.
 
     ``expected`` None inserts ``set`` with ``push`` as its outbox. Else ``set`` (top-level fields) is set and ``push``
-    appended to the outbox, if the stored version is ``expected`` and, where ``epoch`` is given, the stored epoch is
-    not above it. ``set`` holds the new version. ``drop`` names fields to be taken out.
+    appended to the outbox, if the stored version is ``expected`` and, where ``epoch`` is given, the stored epoch of
+    ``queue`` is not above it. ``set`` holds the new version. ``drop`` names fields to be taken out.
     """
 
     id: str
@@ -52,6 +52,12 @@ class Write:
     push: Sequence[Mapping[str, Any]] = ()
     epoch: int | None = None
     drop: Sequence[str] = ()
+    queue: str = ""
+
+
+def is_unset_when_none(field: str) -> bool:
+    """Whether a field is taken out where it would be None: its absence keeps the document out of an index."""
+    return field == "unsent" or field == "due" or field.startswith("due_")
 
 
 class Outcome(Enum):
@@ -105,8 +111,8 @@ class Store(Protocol):
         """Take events up to a sequence out of the outboxes of these documents; changes no version."""
         ...
 
-    async def stamp(self, collection: str, slots: Mapping[int, int], until: datetime) -> None:
-        """Raise the epoch of each slot's documents that are due until ``until`` to the slot's epoch."""
+    async def stamp(self, collection: str, slots: Mapping[int, int], until: datetime, queue: str = "") -> None:
+        """Raise the queue's epoch of each slot's documents that are due in it until ``until`` to the slot's epoch."""
         ...
 
     async def append(self, collection: str, entries: Sequence[Mapping[str, Any]]) -> None:

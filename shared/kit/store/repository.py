@@ -14,9 +14,9 @@ from pydantic import BaseModel
 from shared.contracts.base import Event
 from shared.kit.clock import Clock
 from shared.kit.decisions import Ref, Want, Where
-from shared.kit.document import KIT_FIELDS, Document, derived_id, slot_of
+from shared.kit.document import Document, derived_id, due_field, epoch_field, is_kits, queue_key, slot_of
 from shared.kit.store.mongodb import encode
-from shared.kit.store.port import Found, Index, Outcome, Store, Unstorable, Write
+from shared.kit.store.port import Found, Index, Outcome, Store, Unstorable, Write, is_unset_when_none
 
 D = TypeVar("D", bound=Document)
 
@@ -36,10 +36,14 @@ class Entry:
     time: datetime
     data: str
     trace: str | None
+    key: str | None = None
+    """The Kafka key, where that is not the document's id."""
 
     def stored(self) -> dict[str, Any]:
         """As it stands in the document."""
+        keyed = {} if self.key is None else {"key": self.key}
         return {
+            **keyed,
             "sequence": self.sequence,
             "id": self.id,
             "type": self.type,
@@ -170,10 +174,11 @@ class Repository:
         parsed = [hold(document, raw["_id"], raw).document for raw in found if not raw.get("shrunk")]
         return [each for each in parsed if each is not None]
 
-    def stage(self, held: Held[Any], epoch: int | None = None) -> Write | None:
+    def stage(self, held: Held[Any], epoch: int | None = None, queue: str = "") -> Write | None:
         """The conditional write of what was decided on a document, or None where nothing changed.
 
-        Raises Unstorable for an event that is too large.
+        ``epoch`` is the one of its slot in ``queue``, where a due worker writes. Raises Unstorable for an event that is
+        too large.
         """
         document = held.document
         if document is None:
@@ -192,7 +197,8 @@ class Repository:
         changed: dict[str, Any] = {}
         if before is None:
             changed = {name: plain(value) for name, value in dump.items()}
-            changed |= {"epoch": 0, "slot": slot_of(document.slot_key())}
+            changed |= dict.fromkeys(map(epoch_field, held.type.all_queues()), 0)
+            changed["slot"] = slot_of(document.slot_key())
         else:
             for name, value in dump.items():
                 if name in before and before[name] == value:
@@ -200,18 +206,22 @@ class Repository:
                 stored = plain(value)
                 if name not in before or before[name] != stored:
                     changed[name] = stored
+        for each in held.type.all_queues():
+            field, due = due_field(each), document.due_in(each)
+            if (before or {}).get(field) != due:
+                changed[field] = due
+            if before is not None and epoch_field(each) not in before:
+                changed[epoch_field(each)] = 0
         if not changed and not entries:
             return None
-        due = document.due
-        if (before or {}).get("due") != due:
-            changed["due"] = due
         if entries:
             changed["unsent"] = self.clock.real()
         changed["version"] = document.version + 1
         if before is None:
-            changed = {name: value for name, value in changed.items() if not (name == "due" and value is None)}
+            changed = {n: value for n, value in changed.items() if not (value is None and is_unset_when_none(n))}
         push = [entry.stored() for entry in entries]
-        return Write(document.id, document.version if before is not None else None, changed, push, epoch)
+        expected = document.version if before is not None else None
+        return Write(document.id, expected, changed, push, epoch, queue=queue)
 
     def check(self, write: Write) -> None:
         """Raise Unstorable where this write cannot be encoded."""
@@ -226,8 +236,9 @@ class Repository:
             if outcome is not Outcome.WON or held.document is None:
                 continue
             held.document.version = write.set["version"]
-            if self._became_due is not None and (due := write.set.get("due")) is not None:
-                self._became_due(document.collection, due)
+            for queue in document.all_queues():
+                if self._became_due is not None and (due := write.set.get(due_field(queue))) is not None:
+                    self._became_due(queue_key(document.collection, queue), due)
             if write.push:
                 entries = tuple(Entry(**entry) for entry in (*held.outbox, *write.push))
                 self._unsent(Unsent(document.collection, held.id, entries))
@@ -238,7 +249,7 @@ class Repository:
         if len(data) > self._max_event_bytes or len(data.encode()) > self._max_event_bytes:
             raise Unstorable(f"records {event.type}, which is larger than {self._max_event_bytes} bytes")
         event_id = derived_id("event", id, str(sequence))
-        return Entry(sequence, event_id, event.type, event.topic, now, data, trace)
+        return Entry(sequence, event_id, event.type, event.topic, now, data, trace, event.key())
 
 
 def hold(document: type[D], id: str, raw: Mapping[str, Any] | None) -> Held[D]:
@@ -247,7 +258,7 @@ def hold(document: type[D], id: str, raw: Mapping[str, Any] | None) -> Held[D]:
         return Held(document, id, None, None)
     if raw.get("shape", 1) > document.shape_known:
         raise NewerShape(f"{document.__name__} of shape {raw['shape']}; this release knows {document.shape_known}")
-    fields = {name: value for name, value in raw.items() if name not in KIT_FIELDS}
+    fields = {name: value for name, value in raw.items() if not is_kits(name)}
     if raw.get("shrunk"):
         return Held(document, id, raw, remains_of(document, fields, id))
     return Held(document, id, raw, document.model_validate({"id": raw["_id"], **fields}))
@@ -276,5 +287,7 @@ def unsent_of(collection: str, raw: Mapping[str, Any]) -> Unsent | None:
 def indexes_of(document: type[Document]) -> list[Index]:
     """The indexes that the kit's queries and the document's own routes, facts and listings need."""
     own = [Index((name, "_id")) for name in document.indexes]  # pages go on behind an id
-    kit = [Index(("slot", "due")), Index(("due",)), Index(("unsent",), sparse=True)]
+    times = [due_field(queue) for queue in document.all_queues()]
+    kit = [Index(fields) for time in times for fields in (("slot", time), (time,))]
+    kit.append(Index(("unsent",), sparse=True))
     return [*kit, *([Index(("ended_at",))] if document.terminal else []), *own]

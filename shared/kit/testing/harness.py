@@ -72,8 +72,8 @@ class Harness:
         if not self._started:
             self._started = True
             await self.chassis.prepare()
-            for reactor in self.chassis.reactors:
-                self.chassis.bus.subscribe(reactor.group, reactor.table.topics, reactor.handle)
+            for reader in self.chassis.readers:
+                self.chassis.bus.subscribe(reader.group, reader.topics, reader.handle)
             await self.chassis.bus.start()
         for worker in self.chassis.workers.values():
             await worker.leases.renew()

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from shared.kit.document import due_field, epoch_field
 from shared.kit.store.mongodb import decode, encode
-from shared.kit.store.port import Conditions, Found, Index, Outcome, Unstorable, Write
+from shared.kit.store.port import Conditions, Found, Index, Outcome, Unstorable, Write, is_unset_when_none
 
 Gate = Callable[[str], Awaitable[None]]
 """Called before and after each operation with its name; a simulation schedules, delays, fails or crashes there."""
@@ -29,6 +30,9 @@ class Collection:
 
     def index(self, fields: Sequence[str]) -> None:
         """Keep these fields at hand."""
+        for field in fields:
+            if field.startswith("due_"):
+                self.timed.setdefault(field, {})
         if not self.indexed.issuperset(fields):
             self.indexed.update(fields)
             self.heads = {id: self._head(decode(text)) for id, text in self.texts.items()}
@@ -70,17 +74,18 @@ class MemoryStore:
         """Another client's view of the same server, with a gate of its own."""
         return MemoryStore(self.collections, gate=gate)
 
-    def times(self, collection: str, field: str) -> dict[str, datetime]:
-        """The documents' ``due`` or ``unsent``, read past every gate; for whoever drives a simulation."""
-        return self._of(collection).timed[field]
+    def unsent(self) -> bool:
+        """Whether any document has events to publish, read past every gate; for whoever drives a simulation."""
+        return any(collection.timed["unsent"] for collection in self.collections.values())
 
-    def comes(self, field: str, until: datetime) -> list[str]:
-        """The collections in which some document's ``due`` or ``unsent`` has come, read past every gate."""
-        return [
-            name
+    def dues(self) -> dict[tuple[str, str], datetime]:
+        """When something is due first, by collection and the field of its due queue, read past every gate."""
+        return {
+            (name, field): first
             for name, collection in self.collections.items()
-            if (first := collection.earliest(field)) is not None and first <= until
-        ]
+            for field in collection.timed
+            if field != "unsent" and (first := collection.earliest(field)) is not None
+        }
 
     def _of(self, collection: str) -> Collection:
         found = self.collections.get(collection)
@@ -148,12 +153,11 @@ class MemoryStore:
         document = stored.get(write.id)
         if document["version"] != write.expected:
             return Outcome.LOST
-        if write.epoch is not None and document["epoch"] > write.epoch:
+        if write.epoch is not None and document[epoch_field(write.queue)] > write.epoch:
             return Outcome.LOST
         document.update(write.set)
-        for name in ("unsent", "due"):
-            if name in document and document[name] is None:
-                del document[name]
+        for name in [name for name, value in document.items() if value is None and is_unset_when_none(name)]:
+            del document[name]
         for name in write.drop:
             document.pop(name, None)
         document["outbox"] = [*document["outbox"], *write.push]
@@ -181,17 +185,18 @@ class MemoryStore:
                 document.pop("unsent", None)
             stored.put(document)
 
-    async def stamp(self, collection: str, slots: Mapping[int, int], until: datetime) -> None:
-        """Raise the epoch of each slot's documents that are due until ``until``."""
+    async def stamp(self, collection: str, slots: Mapping[int, int], until: datetime, queue: str = "") -> None:
+        """Raise the queue's epoch of each slot's documents that are due in it until ``until``."""
         await self._gate("store.stamp")
         stored = self._of(collection)
+        stamped = epoch_field(queue)
         for id, head in list(stored.heads.items()):
-            due = head.get("due")
+            due = head.get(due_field(queue))
             if due is None or due > until or head["slot"] not in slots:
                 continue
             document = stored.get(id)
-            if document["epoch"] < slots[document["slot"]]:
-                document["epoch"] = slots[document["slot"]]
+            if document[stamped] < slots[document["slot"]]:
+                document[stamped] = slots[document["slot"]]
                 stored.put(document)
 
     async def append(self, collection: str, entries: Sequence[Mapping[str, Any]]) -> None:

@@ -26,7 +26,7 @@ Json = dict[str, Any]
 ABSENT = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 """A well-formed id of nothing."""
 
-NOT_OURS = frozenset({"leases", "audit"})
+NOT_OURS = frozenset({"leases", "audit", "requests"})
 """Collections that are written while nothing changes: who works on what, and who has read what."""
 
 

@@ -128,8 +128,8 @@ class Town:
             ids=lambda: f"{name}-{next(self._numbers)}",
         )
         await chassis.prepare()
-        for reactor in chassis.reactors:
-            chassis.bus.subscribe(reactor.group, reactor.table.topics, reactor.handle)
+        for reader in chassis.readers:
+            chassis.bus.subscribe(reader.group, reader.topics, reader.handle)
         await chassis.bus.start()
         for worker in chassis.workers.values():
             await worker.leases.renew()

@@ -127,6 +127,20 @@ async def test_every_new_owner_of_a_slot_has_a_higher_epoch(workers: Workers) ->
     assert set(second.slots.values()) == {2}
 
 
+async def test_what_was_handed_over_is_not_ours_even_if_nobody_told_us_that_it_was(workers: Workers) -> None:
+    first, second = workers.add("a"), workers.add("b")
+    await first.renew()
+    await second.renew()
+    workers.gates["a"].fail("store.written")
+
+    with pytest.raises(StoreUnavailable):
+        await first.renew()
+    await second.renew()
+
+    assert len(second.slots) == SLOTS // 2
+    workers.check()
+
+
 async def test_a_lease_that_was_not_renewed_ends_by_its_own_clock(workers: Workers) -> None:
     alone = workers.add("a")
     await alone.renew()

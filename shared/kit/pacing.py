@@ -1,0 +1,98 @@
+"""How fast somebody outside may be called: a token bucket, a cap on calls in flight and a circuit breaker for each.
+
+Local to one worker, which needs no agreement with others because a slot, and so everything with its key, belongs to one
+worker at a time. Whoever takes a slot over starts with an empty bucket: what the former owner spent is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from shared.kit.decisions import Refused, Unanswered
+
+_LONGEST_COOL_DOWN = 16
+"""A breaker that its probe opens again stays open twice as long, up to so many times the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What one other side allows one worker.
+
+    ``rate`` calls a second, up to ``burst`` of them at once after a pause, at most ``concurrency`` in flight. After
+    ``failures`` calls in a row without an answer it is left alone for ``cool_down`` seconds, then probed by one call.
+    """
+
+    rate: float
+    burst: float = 1.0
+    concurrency: int = 8
+    failures: int = 5
+    cool_down: float = 30.0
+
+
+@dataclass(slots=True)
+class _Side:
+    slot: int
+    at: float
+    tokens: float = 0.0
+    in_flight: int = 0
+    failed: int = 0
+    opened: int = 0
+    closed_until: float = float("-inf")
+
+
+class Pacer:
+    """Paces the calls of one worker. ``monotonic`` is in seconds."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._sides: dict[str, _Side] = {}
+
+    def begin(self, key: str, slot: int, allowance: Allowance) -> float:
+        """Seconds until a call may begin; where that is 0, it has begun, and ``end`` or ``take_back`` must follow."""
+        now = self._monotonic()
+        side = self._sides.get(key)
+        if side is None:
+            side = self._sides[key] = _Side(slot, now)
+        side.tokens = min(allowance.burst, side.tokens + (now - side.at) * allowance.rate)
+        side.at = now
+        if now < side.closed_until:
+            return side.closed_until - now
+        most = 1 if side.failed >= allowance.failures else allowance.concurrency
+        if side.in_flight >= most:
+            return 1.0
+        if side.tokens < 1.0:
+            return (1.0 - side.tokens) / allowance.rate if allowance.rate > 0 else 60.0
+        side.tokens -= 1.0
+        side.in_flight += 1
+        return 0.0
+
+    def take_back(self, key: str) -> None:
+        """A call that may begin was not made."""
+        side = self._sides.get(key)
+        if side is not None:
+            side.in_flight -= 1
+            side.tokens += 1.0
+
+    def end(self, key: str, outcome: object, allowance: Allowance) -> None:
+        """A call came to its end. A refusal that names a time closes the way until then."""
+        side = self._sides.get(key)
+        if side is None:
+            return
+        now = self._monotonic()
+        side.in_flight -= 1
+        if isinstance(outcome, Refused) and outcome.retry_after is not None:
+            side.closed_until = max(side.closed_until, now + outcome.retry_after)
+        if not isinstance(outcome, Refused | Unanswered):
+            side.failed = side.opened = 0
+            return
+        side.failed += 1
+        if side.failed >= allowance.failures:
+            side.opened = min(max(1, side.opened * 2), _LONGEST_COOL_DOWN)
+            side.closed_until = max(side.closed_until, now + allowance.cool_down * side.opened)
+
+    def retain(self, slots: Collection[int]) -> None:
+        """Forget whoever is in no slot of ours any more."""
+        gone = [key for key, side in self._sides.items() if side.slot not in slots]
+        for key in gone:
+            del self._sides[key]

@@ -1,0 +1,335 @@
+"""Makes the calls that a dispatcher told of: reads a private topic in batches, asks, calls, and writes what came of it.
+
+So finding what is due and calling somebody for it are scaled apart. A batch costs one read, one write and its calls;
+whatever is read again after a crash finds its attempt closed, or is called again under the same idempotency key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from shared.contracts.base import Event
+from shared.kit.bus.envelope import Received, Unreadable, Unwanted, read
+from shared.kit.bus.port import Record
+from shared.kit.decisions import Check, Decision, Due, Facts, Perform, Unanswered, Want, Wants
+from shared.kit.document import Attempt, Document
+from shared.kit.parking import WAITS, Parking, parking_key, shown_key
+from shared.kit.store.port import Outcome, StoreUnavailable, Unstorable, Write
+from shared.kit.store.repository import Held, NewerShape, Repository, hold
+from shared.kit.telemetry import Telemetry, case_attributes, log, where_raised
+
+_AGAIN = 3
+"""How often a write is tried on fresh documents before the batch is given back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Performing:
+    """What one reader of a private topic does; ``event`` is told by a ``Dispatch`` row called ``name``.
+
+    ``of(event)`` gives the ids of the document and of the attempt. ``check``, ``perform`` and ``settle`` are as of
+    ``Call``. ``late`` is asked in place of ``settle`` where the attempt was closed meanwhile, as when another reader
+    took this one for dead. ``deduplicates(document)`` says whether the other side knows a repeated
+    ``attempt.id``: elsewhere the call's beginning is written first, and one that was begun before is settled as
+    ``Unanswered``. ``concurrency`` bounds the calls in flight of one reader, ``rate`` how many it begins a second.
+    """
+
+    role: str
+    event: type[Event]
+    document: type[Document]
+    name: str
+    of: Callable[[Any], tuple[str, str]]
+    check: Check
+    perform: Perform
+    settle: Decision
+    late: Decision | None = None
+    wants: Wants | None = None
+    deduplicates: Callable[[Any], bool] = lambda document: True
+    concurrency: int = 64
+    rate: float | None = None
+
+
+async def perform(
+    telemetry: Telemetry, queue: str, row: Any, document: Document, attempt: Attempt, known: Facts
+) -> tuple[Any, str | None]:
+    """Make one call; its outcome, where an exception counts as Unanswered, and the trace context of its span."""
+    traced = telemetry.start(
+        f"call {row.name}",
+        document.trace,
+        {
+            "carerelay.document.type": type(document).__name__,
+            "carerelay.document.id": document.id,
+            "carerelay.attempt": attempt.number,
+            **case_attributes(document),
+        },
+    )
+    outcome: Any
+    try:
+        outcome = await row.perform(document, attempt, known)
+    except Exception as error:
+        traced.end(error)
+        log.warning("call.raised", queue=queue, document=document.id, error=where_raised(error))
+        outcome = Unanswered(type(error).__name__)
+    else:
+        traced.end()
+    telemetry.calls.add(1, {"carerelay.timer": row.name, "carerelay.outcome": type(outcome).__name__})
+    return outcome, traced.context
+
+
+@dataclass(slots=True)
+class MadeCall:
+    """One call of a batch: its record, its document as it was read, and what came of it."""
+
+    record: Record
+    id: str
+    attempt: str
+    held: Held[Any]
+    known: Facts
+    outcome: Any = None
+    trace: str | None = None
+    called: bool = False
+    withdrawn: bool = False
+
+
+class Performer:
+    """One consumer group: the reader of one private topic."""
+
+    def __init__(
+        self, service: str, row: Performing, repository: Repository, parking: Parking, telemetry: Telemetry
+    ) -> None:
+        self.row = row
+        self.group = f"{service}.{row.role}"
+        self.topics = (row.event.topic,)
+        self.in_work = 0
+        self._repository = repository
+        self._parking = parking
+        self._telemetry = telemetry
+        self._wanted: dict[str, type[Event]] = {row.event.type: row.event}
+        self._next_at = float("-inf")
+        self._outcomes: dict[str, tuple[Any, str | None]] = {}
+        """By attempt: what came of calls whose write has not landed yet; a batch that is given again looks here."""
+
+    async def handle(self, batch: Sequence[Record]) -> None:
+        """Make the calls of a batch: each is settled, withdrawn, left for later or parked when this returns.
+
+        Raises StoreUnavailable where the store failed; the batch may be given again, and calls no one twice for that.
+        """
+        self.in_work = len(batch)
+        try:
+            await self._handle(batch)
+        except NewerShape:
+            self._repository.behind = True
+            raise
+        finally:
+            self.in_work = 0
+
+    async def replay(self, record: Record) -> str | None:
+        """Make the call of one parked record; None where it is done with, or the reason why it still is poison."""
+        item = read(record, self._wanted)
+        if isinstance(item, Unwanted):
+            return None
+        if isinstance(item, Unreadable):
+            return item.reason
+        return next((reason for _, reason in await self._apply([item])), None)
+
+    async def _handle(self, batch: Sequence[Record]) -> None:
+        items = [item for record in batch if not isinstance(item := read(record, self._wanted), Unwanted)]
+        if not items:
+            return
+        self._telemetry.consumed.add(len(items), {"messaging.consumer.group.name": self.group})
+        parked = await self._parking.parked(self.group, {parking_key(item.record) for item in items})
+        aside: list[tuple[Record, str]] = []
+        wanted: list[Received] = []
+        for item in items:
+            if parking_key(item.record) in parked:
+                aside.append((item.record, WAITS))
+            elif isinstance(item, Unreadable):
+                parked.add(parking_key(item.record))
+                aside.append((item.record, item.reason))
+            else:
+                wanted.append(item)
+        aside.extend(await self._apply(wanted))
+        by_key: dict[str, list[tuple[Record, str]]] = {}
+        for record, reason in aside:
+            by_key.setdefault(parking_key(record), []).append((record, reason))
+        for key, records in by_key.items():
+            await self._parking.append(self.group, key, records)
+            self._telemetry.parked.add(len(records), {"messaging.consumer.group.name": self.group})
+            log.warning("key.parked", group=self.group, key=shown_key(key), events=len(records), reason=records[0][1])
+
+    async def _apply(self, items: Sequence[Received]) -> list[tuple[Record, str]]:
+        """Make these calls and write what came of them. Returns the records that cannot be done, with reasons."""
+        poison: list[tuple[Record, str]] = []
+        jobs = await self._jobs(items, poison)
+        ready = await self._begun([job for job in jobs if not job.withdrawn])
+        gate = asyncio.Semaphore(self.row.concurrency)
+        await asyncio.gather(*(self._make(job, gate) for job in ready))
+        await self._write([*ready, *(job for job in jobs if job.withdrawn)], poison)
+        for job in ready:
+            self._outcomes.pop(job.attempt, None)
+        return poison
+
+    async def _jobs(self, items: Sequence[Received], poison: list[tuple[Record, str]]) -> list[MadeCall]:
+        """The attempts that are still open, read again behind the write of their intention, and checked."""
+        told: dict[str, tuple[Received, str]] = {}
+        for item in items:
+            id, attempt = self.row.of(item.event)
+            told[id] = (item, attempt)
+        stored = await self._repository.raw(self.row.document, list(told))
+        found: list[tuple[Received, str, Held[Any]]] = []
+        for id, (item, attempt) in told.items():
+            try:
+                held = hold(self.row.document, id, stored[id])
+            except ValidationError:
+                poison.append((item.record, f"{self.row.document.__name__} as stored does not fit its model"))
+                continue
+            current = held.document.attempts.get(self.row.name) if held.document is not None else None
+            if current is not None and current.id == attempt:
+                found.append((item, attempt, held))
+        facts: dict[Want, list[Any]] = {}
+        wanted: list[Want] = []
+        for _, _, held in found:
+            with contextlib.suppress(Exception):  # It is raised again where it is this record's poison.
+                wanted.extend(self._wants(held.document))
+        await self._repository.facts(wanted, facts)
+        jobs = []
+        now = self._repository.clock.now()
+        for item, attempt, held in found:
+            try:
+                known = Facts({want: facts[want] for want in self._wants(held.document)}, held.id)
+                job = MadeCall(item.record, held.id, attempt, held, known)
+                kept = self._outcomes.get(attempt)
+                if kept is not None:
+                    job.outcome, job.trace = kept
+                    job.called = True
+                else:
+                    job.withdrawn = not self.row.check(held.document, known, now)
+                jobs.append(job)
+            except Exception as error:
+                poison.append((item.record, f"{item.event.type}: {where_raised(error)}"))
+        return jobs
+
+    def _wants(self, document: Any) -> Iterable[Want]:
+        if self.row.wants is None:
+            return ()
+        due = Due(self.row.name, document.timers.get(self.row.name, self._repository.clock.now()))
+        return self.row.wants(due, document)
+
+    async def _begun(self, jobs: Sequence[MadeCall]) -> list[MadeCall]:
+        """Those that may be called now. Where nobody deduplicates, that they are begun is written first."""
+        ready: list[MadeCall] = []
+        batch: list[tuple[MadeCall, Write]] = []
+        for job in jobs:
+            document: Any = job.held.document
+            if job.called or self.row.deduplicates(document):
+                ready.append(job)
+                continue
+            attempt = document.attempts[self.row.name]
+            if attempt.tries > 0:
+                # Somebody died, or froze, between its beginning and its outcome: it may have been taken.
+                job.outcome, job.called = Unanswered("worker-lost"), True
+                ready.append(job)
+                continue
+            attempt.tries += 1
+            write = self._repository.stage(job.held)
+            if write is not None:
+                batch.append((job, write))
+        if batch:
+            outcomes = await self._repository.write(self.row.document, [(job.held, write) for job, write in batch])
+            for (job, write), outcome in zip(batch, outcomes, strict=True):
+                if outcome is Outcome.WON:
+                    job.held = _as_written(job.held, write)
+                    ready.append(job)
+                # A loser's document has moved on: the dispatcher's timer has it told of again.
+        return ready
+
+    async def _make(self, job: MadeCall, gate: asyncio.Semaphore) -> None:
+        if job.called:
+            return
+        async with gate:
+            await self._turn()
+            document: Any = job.held.document
+            attempt = document.attempts[self.row.name]
+            job.outcome, job.trace = await perform(self._telemetry, self.group, self.row, document, attempt, job.known)
+        job.called = True
+        self._outcomes[job.attempt] = (job.outcome, job.trace)
+
+    async def _turn(self) -> None:
+        """Wait until one more call may be begun, where so many a second are allowed."""
+        if self.row.rate is None:
+            return
+        now = self._repository.clock.monotonic()
+        at = max(now, self._next_at)
+        self._next_at = at + 1 / self.row.rate
+        if at > now:
+            await asyncio.sleep(at - now)
+
+    async def _write(self, jobs: Sequence[MadeCall], poison: list[tuple[Record, str]]) -> None:
+        """Fold what came of the calls onto the documents as read; where one has moved on, onto what then stands."""
+        left = list(jobs)
+        for round in range(_AGAIN):
+            if not left:
+                return
+            if round:
+                await self._reload(left)
+            batch: list[tuple[MadeCall, Write]] = []
+            for job in left:
+                try:
+                    write = self._folded(job)
+                except Exception as error:
+                    poison.append((job.record, where_raised(error)))
+                else:
+                    if write is not None:
+                        batch.append((job, write))
+            outcomes = await self._repository.write(self.row.document, [(job.held, write) for job, write in batch])
+            left = []
+            for (job, _), outcome in zip(batch, outcomes, strict=True):
+                if isinstance(outcome, Unstorable):
+                    poison.append((job.record, str(outcome)))
+                elif outcome is not Outcome.WON:
+                    left.append(job)
+        if left:
+            raise StoreUnavailable(f"{len(left)} documents kept changing")
+
+    async def _reload(self, jobs: Sequence[MadeCall]) -> None:
+        stored = await self._repository.raw(self.row.document, [job.id for job in jobs])
+        facts: dict[Want, list[Any]] = {}
+        for job in jobs:
+            job.held = hold(self.row.document, job.id, stored[job.id])
+        present = [job for job in jobs if job.held.document is not None]
+        await self._repository.facts([want for job in present for want in self._wants(job.held.document)], facts)
+        for job in present:
+            job.known = Facts({want: facts[want] for want in self._wants(job.held.document)}, job.id)
+
+    def _folded(self, job: MadeCall) -> Write | None:
+        """The write of what came of a call, or None where nothing changes."""
+        document: Any = job.held.document
+        now = self._repository.clock.now()
+        if document is None:
+            return None
+        attempt = document.attempts.get(self.row.name)
+        if attempt is not None and attempt.id == job.attempt:
+            document.abandon(self.row.name)
+            if job.withdrawn:
+                document.wake(self.row.name, now)
+            else:
+                document.rest(self.row.name)
+                document = self.row.settle(document, job.outcome, job.known, now)
+        elif job.withdrawn or self.row.late is None:
+            return None
+        else:
+            document = self.row.late(document, job.outcome, job.known, now)
+        job.held.document = document
+        job.held.take_events(job.trace)
+        return self._repository.stage(job.held)
+
+
+def _as_written(held: Held[Any], write: Write) -> Held[Any]:
+    """A document as it stands after a write of ours landed, without reading it again."""
+    raw: Mapping[str, Any] = {**(held.raw or {}), **write.set}
+    return Held(held.type, held.id, raw, held.document)
