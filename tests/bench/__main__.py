@@ -8,6 +8,7 @@ import importlib
 import os
 import sys
 import time
+import traceback
 from typing import cast
 
 from rich.console import Console
@@ -50,7 +51,7 @@ def _run(name: str, ground: Ground, stack: str, console: Console) -> bool:
         scenario = cast(Scenario, importlib.import_module(SCENARIOS[name]))
         outcome = asyncio.run(scenario.measure(ground))
     except Exception:
-        console.print_exception(max_frames=8)
+        traceback.print_exc()
         return False
     show.table(outcome, console)
     show.write(outcome, show.as_json(outcome, quick=ground.quick, stack=stack, load=(before, load())))
