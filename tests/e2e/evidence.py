@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TypeVar
 
 import httpx
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
 from deploy.demo.api import Api
 from deploy.demo.conductor import Conductor
@@ -136,15 +136,8 @@ def documents_of(service: str) -> tuple[type[Document], ...]:
 async def consuming(stack: Stack, names: Sequence[str]) -> AsyncIterator[AsyncIterator[list[ConsumerRecord]]]:
     """Batches of all records of these topics from their start, to where nothing more comes."""
     async with AIOKafkaConsumer(
-        bootstrap_servers=stack.broker_address, enable_auto_commit=False, auto_offset_reset="earliest"
+        *names, bootstrap_servers=stack.broker_address, enable_auto_commit=False, auto_offset_reset="earliest"
     ) as consumer:
-        await consumer.topics()
-        places = [
-            TopicPartition(name, number) for name in names for number in consumer.partitions_for_topic(name) or ()
-        ]
-        consumer.assign(places)
-        await consumer.seek_to_beginning(*places)
-
         async def batches() -> AsyncIterator[list[ConsumerRecord]]:
             # The broker's end offsets run one batch behind, so the end is where nothing more comes.
             while found := await consumer.getmany(timeout_ms=3000):
