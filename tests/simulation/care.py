@@ -212,6 +212,7 @@ class Care:
                 break
         world.calm = True
         await self._rest()
+        await self._hear_them_out()
         self._judge()
         check_sequences(world)
         check_timers_not_early(world)
@@ -257,6 +258,20 @@ class Care:
             if not any(at <= self.world.clock.now() for at in due):
                 return
             await self._while(asyncio.ensure_future(self._outside()))
+
+    async def _hear_them_out(self) -> None:
+        """Whatever payer, gateway or a timer here would say in the next minutes is said before anything is looked at.
+
+        Coming to rest takes seconds, in which it would else come between one look and the next.
+        """
+        end = self.world.clock.now() + timedelta(minutes=5)
+        while True:
+            due = [self.payer.next_due(), self.gateway.next_due(), self.world.next_due()]
+            soon = [at for at in due if at is not None and at <= end]
+            if not soon:
+                return
+            self.world.clock.advance_to(max(min(soon), self.world.clock.now()))
+            await self._rest()
 
     def _advance(self, until: datetime) -> bool:
         """Move time on to what is due next, here, outside, or for a person who waits."""
