@@ -1,0 +1,180 @@
+"""The counting gateway: a process that takes texts as the message gateway does, at a small part of what sending costs.
+
+``python -m tests.bench.reminders_gateway PORT`` answers ``POST /sms`` with 202 and an id, the same for the same
+``Idempotency-Key``, and keeps per key how often it came and when it first did. ``GET /wait?count=N&seconds=S`` answers
+when N keys have come or S seconds are over, ``GET /taken`` tells all, ``POST /forget`` begins anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import parse_qs
+
+import httpx
+
+from deploy.embedded.ports import LOOPBACK
+from tests.bench.reminders_processes import Processes, Started
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_KEY = re.compile(rb"\r\nidempotency-key: *([^\r]+)", re.IGNORECASE)
+_FIELDS = ("to", "from", "body", "reference", "callback_url")
+_GRACE = 5.0
+"""Seconds that an answer may take beyond what was asked."""
+
+
+@dataclass(slots=True)
+class Taken:
+    """One idempotency key: how often it came, and when first, in seconds since 1970."""
+
+    count: int
+    at: float
+
+
+class Book:
+    """What has come, and who waits for how much of it."""
+
+    def __init__(self) -> None:
+        self.taken: dict[str, Taken] = {}
+        self.refused = 0
+        self._waiting: list[tuple[int, asyncio.Event]] = []
+
+    def take(self, key: str, body: bytes) -> tuple[int, bytes]:
+        """Count one request; returns status and answer. What a text must have is looked for in every one."""
+        now = time.time()
+        try:
+            message = json.loads(body)
+        except ValueError:
+            message = None
+        if not key or not isinstance(message, dict) or any(not message.get(name) for name in _FIELDS):
+            self.refused += 1
+            return 400, b'{"code":"invalid-request"}'
+        known = self.taken.get(key)
+        if known is not None:
+            known.count += 1
+        else:
+            self.taken[key] = Taken(1, now)
+            if self._waiting and len(self.taken) >= self._waiting[0][0]:
+                self._waiting.pop(0)[1].set()
+        return 202, b'{"id":"%b"}' % key.encode()
+
+    async def until(self, count: int, seconds: float) -> None:
+        """Return when so many keys have come, or after so many seconds."""
+        if len(self.taken) >= count:
+            return
+        waiter = (count, asyncio.Event())
+        self._waiting = sorted([*self._waiting, waiter], key=lambda entry: entry[0])
+        try:
+            await asyncio.wait_for(waiter[1].wait(), seconds)
+        except TimeoutError:
+            self._waiting.remove(waiter)
+
+
+class Door(asyncio.Protocol):
+    """One connection of HTTP/1.1: keep-alive, bodies with a Content-Length, requests of one connection in turn."""
+
+    def __init__(self, book: Book) -> None:
+        self._book = book
+        self._buffer = b""
+        self._transport: asyncio.WriteTransport | None = None
+        self._asked: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A sender connected."""
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Answer every request that is whole."""
+        buffer = self._buffer + data if self._buffer else data
+        while (end := buffer.find(b"\r\n\r\n")) >= 0:
+            found = _LENGTH.search(buffer, 0, end + 2)
+            whole = end + 4 + (int(found[1]) if found else 0)
+            if len(buffer) < whole:
+                break
+            self._request(buffer[: end + 2], buffer[end + 4 : whole])
+            buffer = buffer[whole:]
+        self._buffer = buffer
+
+    def _request(self, head: bytes, body: bytes) -> None:
+        if head.startswith(b"POST /sms "):
+            key = _KEY.search(head)
+            self._answer(*self._book.take(key[1].decode("latin-1") if key else "", body))
+            return
+        method, target, _ = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 2)
+        self._asked = asyncio.ensure_future(self._control(method, target))
+
+    async def _control(self, method: str, target: str) -> None:
+        path, _, query = target.partition("?")
+        if method == "GET" and path == "/wait":
+            asked = parse_qs(query)
+            await self._book.until(int(asked["count"][0]), float(asked["seconds"][0]))
+            self._answer(200, json.dumps({"taken": len(self._book.taken)}).encode())
+        elif method == "GET" and path == "/taken":
+            taken = {key: (each.count, each.at) for key, each in self._book.taken.items()}
+            self._answer(200, json.dumps({"refused": self._book.refused, "taken": taken}).encode())
+        elif method == "POST" and path == "/forget":
+            self._book.taken.clear()
+            self._book.refused = 0
+            self._answer(200, b"{}")
+        else:
+            self._answer(404, b"{}")
+
+    def _answer(self, status: int, body: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            head = b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (
+                status,
+                len(body),
+            )
+            self._transport.write(head + body)
+
+
+class Gateway:
+    """The counting gateway as a scenario sees it: its address, its process, and what it has taken."""
+
+    def __init__(self, started: Started, url: str, http: httpx.AsyncClient) -> None:
+        self.url = url
+        self.pid = started.pid
+        self._http = http
+
+    @classmethod
+    async def start(cls, processes: Processes, http: httpx.AsyncClient) -> Gateway:
+        """A gateway of its own process, ready."""
+        port = processes.port()
+        started = processes.start("gateway", [sys.executable, "-m", "tests.bench.reminders_gateway", str(port)])
+        await processes.accepting(started, port)
+        return cls(started, f"http://{LOOPBACK}:{port}", http)
+
+    async def wait(self, count: int, seconds: float) -> int:
+        """Wait until so many keys have come, at most so many seconds; returns how many have."""
+        asked = {"count": count, "seconds": max(seconds, 0.0)}
+        answer = await self._http.get(f"{self.url}/wait", params=asked, timeout=seconds + _GRACE)
+        return int(answer.json()["taken"])
+
+    async def taken(self) -> Mapping[str, Taken]:
+        """Every key that has come. Raises RuntimeError where a request was refused: then somebody sends nonsense."""
+        answer = (await self._http.get(f"{self.url}/taken", timeout=60.0)).json()
+        if answer["refused"]:
+            raise RuntimeError(f"the gateway refused {answer['refused']} requests")
+        return {key: Taken(count, at) for key, (count, at) in answer["taken"].items()}
+
+    async def forget(self) -> None:
+        """Begin anew."""
+        (await self._http.post(f"{self.url}/forget")).raise_for_status()
+
+
+async def serve(port: int) -> None:
+    """Take texts until the process is ended."""
+    book = Book()
+    server = await asyncio.get_running_loop().create_server(lambda: Door(book), LOOPBACK, port, backlog=1024)
+    async with server:
+        await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(int(sys.argv[1])))
