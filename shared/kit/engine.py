@@ -250,14 +250,15 @@ class Reactor:
         What they want of the documents as stored is loaded at once; only what a fold makes them want besides costs
         another pass.
         """
-        await self._repository.facts(self._foreseen(received, pending, self._held(pending, stored)), facts)
+        round = _Round(self._held(pending, stored))
+        await self._repository.facts(self._foreseen(received, pending, round.held), facts)
         while True:
-            round = _Round(self._held(pending, stored))
             try:
                 for pair in pending:
                     self._decide(received[pair.place], pair, round, facts, careful)
             except _FactsMissing as missing:
                 await self._repository.facts(missing.wants, facts)
+                round = _Round(self._held(pending, stored))
             else:
                 return round
 

@@ -175,11 +175,16 @@ class MongoStore:
         """
         if not published:
             return
+        at: dict[int, list[str]] = {}
+        for id, upto in published:
+            at.setdefault(upto, []).append(id)
         async with _answering():
             result = await self._collection(collection).bulk_write(
                 [
-                    UpdateOne({"_id": id, "sequence": upto}, {"$set": {"outbox": []}, "$unset": {"unsent": ""}})
-                    for id, upto in published
+                    UpdateMany(
+                        {"_id": {"$in": ids}, "sequence": upto}, {"$set": {"outbox": []}, "$unset": {"unsent": ""}}
+                    )
+                    for upto, ids in at.items()
                 ],
                 ordered=False,
             )

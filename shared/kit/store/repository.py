@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from shared.contracts.base import Event
 from shared.kit.clock import Clock
 from shared.kit.decisions import Ref, Want, Where
-from shared.kit.document import Document, derived_id, due_field, epoch_field, is_kits, queue_key, slot_of
+from shared.kit.document import Document, derived_id, due_field, epoch_field, queue_key, slot_of
 from shared.kit.store.mongodb import encode
 from shared.kit.store.port import Found, Index, Outcome, Store, Unstorable, Write, is_unset_when_none
 
@@ -93,8 +93,21 @@ class Held(Generic[D]):
         return list(self.raw["outbox"]) if self.raw else []
 
 
+_AS_IT_IS = frozenset({str, int, float, bool, bytes, datetime, type(None)})
+"""Types that BSON has; most values are of these, so they are looked for first."""
+
+
 def plain(value: Any) -> Any:
     """A value in the types that BSON has: enums by value, dates as ISO text, tuples and sets as lists."""
+    kind = type(value)
+    if kind in _AS_IT_IS:
+        return value
+    if kind is dict:
+        return {
+            k if type(k) is str else str(plain(k)): v if type(v) in _AS_IT_IS else plain(v) for k, v in value.items()
+        }
+    if kind is list or kind is tuple:
+        return [v if type(v) in _AS_IT_IS else plain(v) for v in value]
     if isinstance(value, Enum):
         return plain(value.value)
     if isinstance(value, BaseModel):
@@ -258,10 +271,13 @@ def hold(document: type[D], id: str, raw: Mapping[str, Any] | None) -> Held[D]:
         return Held(document, id, None, None)
     if raw.get("shape", 1) > document.shape_known:
         raise NewerShape(f"{document.__name__} of shape {raw['shape']}; this release knows {document.shape_known}")
-    fields = {name: value for name, value in raw.items() if not is_kits(name)}
+    fields = dict(raw)
+    for name in document.kits_own():
+        fields.pop(name, None)
     if raw.get("shrunk"):
         return Held(document, id, raw, remains_of(document, fields, id))
-    return Held(document, id, raw, document.model_validate({"id": raw["_id"], **fields}))
+    fields["id"] = id
+    return Held(document, id, raw, document.model_validate(fields))
 
 
 REMAINS = frozenset({"shape", "version", "sequence", "applied", "state", "ended_at", "shrunk"})
