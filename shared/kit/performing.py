@@ -165,14 +165,26 @@ class Performer:
     async def _apply(self, items: Sequence[Received]) -> list[tuple[Record, str]]:
         """Make these calls and write what came of them. Returns the records that cannot be done, with reasons."""
         poison: list[tuple[Record, str]] = []
-        jobs = await self._jobs(items, poison)
-        ready = await self._begun([job for job in jobs if not job.withdrawn])
         gate = asyncio.Semaphore(self.row.concurrency)
-        await asyncio.gather(*(self._make(job, gate) for job in ready))
-        await self._write([*ready, *(job for job in jobs if job.withdrawn)], poison)
-        for job in ready:
-            self._outcomes.pop(job.attempt, None)
+        for jobs in self._portions(await self._jobs(items, poison)):
+            ready = await self._begun([job for job in jobs if not job.withdrawn])
+            await asyncio.gather(*(self._make(job, gate) for job in ready))
+            await self._write([*ready, *(job for job in jobs if job.withdrawn)], poison)
+            for job in ready:
+                self._outcomes.pop(job.attempt, None)
         return poison
+
+    def _portions(self, jobs: Sequence[MadeCall]) -> Iterable[list[MadeCall]]:
+        """What is begun, called and written together: everything that may be called again, and of the rest no more
+        than may be in flight, since whatever is written as begun when this process dies ends unknown."""
+        freely: list[MadeCall] = []
+        once: list[MadeCall] = []
+        for job in jobs:
+            again = job.called or job.withdrawn or self.row.deduplicates(job.held.document)
+            (freely if again else once).append(job)
+        yield freely
+        for first in range(0, len(once), self.row.concurrency):
+            yield once[first : first + self.row.concurrency]
 
     async def _jobs(self, items: Sequence[Received], poison: list[tuple[Record, str]]) -> list[MadeCall]:
         """The attempts that are still open, read again behind the write of their intention, and checked."""

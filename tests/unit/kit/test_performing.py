@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import ClassVar
@@ -241,6 +242,27 @@ async def test_elsewhere_nobody_calls_what_was_begun_before() -> None:
 
     assert depot.van.called == []
     assert (await depot.parcel()).state is ParcelState.UNKNOWN
+
+
+async def test_elsewhere_no_more_is_begun_than_may_be_in_flight_and_so_no_more_can_end_unknown() -> None:
+    depot = Depot(deduplicates=False)
+    ids = [f"{n}" for n in range(5)]
+    records = [await depot.told(id) for id in ids]
+    open_when_called: list[int] = []
+
+    async def begun() -> int:
+        attempts = [(await depot.parcel(id)).attempts.get("send") for id in ids]
+        return sum(attempt is not None and attempt.tries > 0 for attempt in attempts)
+
+    async def take(parcel: Parcel, attempt: Attempt, facts: Facts) -> object:
+        open_when_called.append(await begun())
+        return "taken"
+
+    depot.performer.row = replace(depot.performer.row, perform=take, concurrency=2)
+    await depot.performer.handle(records)
+
+    assert open_when_called == [2, 2, 2, 2, 1]
+    assert {(await depot.parcel(id)).state for id in ids} == {ParcelState.TAKEN}
 
 
 async def test_a_document_that_moved_on_meanwhile_is_settled_as_it_then_stands() -> None:
