@@ -21,12 +21,10 @@ from shared.kit.document import Document
 from shared.kit.errors import DomainError
 from shared.kit.parking import WAITS, Parking, parking_key, shown_key
 from shared.kit.reactions import Field, Reaction, Reactions
+from shared.kit.store import repository
 from shared.kit.store.port import Found, Outcome, Unstorable
 from shared.kit.store.repository import Held, NewerShape, Repository, hold
 from shared.kit.telemetry import Telemetry, Traced, case_attributes, log, same_trace, where_raised
-
-PAGE = 1000
-"""How many documents are asked for at once where an event concerns all that hold a value."""
 
 
 class _FactsMissing(Exception):
@@ -224,13 +222,13 @@ class Reactor:
         """Add to each value of an indexed field the ids of all documents that hold it, page by page."""
         conditions: dict[str, Any] = {name: {"$in": list(found)}}
         store, collection = self._repository.store, self.table.document.collection
-        while page := await store.find(collection, conditions, fields=(name,), limit=PAGE):
+        while page := await store.find(collection, conditions, fields=(name,), limit=repository.PAGE):
             for raw in page:
                 values = raw[name] if isinstance(raw[name], list) else [raw[name]]
                 for value in values:
                     if value in found:
                         found[value].append(raw["_id"])
-            if len(page) < PAGE:
+            if len(page) < repository.PAGE:
                 return
             conditions["_id"] = {"$gt": page[-1]["_id"]}
 

@@ -21,6 +21,10 @@ from shared.kit.store.port import Found, Index, Outcome, Store, Unstorable, Writ
 D = TypeVar("D", bound=Document)
 
 
+PAGE = 1000
+"""How many documents are asked for at once where many hold the values that are looked for."""
+
+
 class NewerShape(Exception):
     """A document was written by a newer release than this one understands; the service is not ready."""
 
@@ -166,7 +170,7 @@ class Repository:
         return {id: found.get(id) for id in ids}
 
     async def facts(self, wants: Iterable[Want], known: dict[Want, list[Any]]) -> None:
-        """Load what is wanted and not yet known into ``known``: one query per type of document, or per field value."""
+        """Load what is wanted and not yet known into ``known``: one query per type of document, or per field."""
         missing = [want for want in dict.fromkeys(wants) if want not in known]
         by_type: dict[type[Document], list[str]] = {}
         for want in missing:
@@ -177,9 +181,34 @@ class Repository:
             for id in ids:
                 fact = held[id].document
                 known[Ref(document, id)] = [] if fact is None or fact.shrunk else [fact]
+        by_field: dict[tuple[type[Document], str], list[Where]] = {}
         for want in missing:
             if isinstance(want, Where):
-                known[want] = await self.find(want.document, {want.field: want.value}, limit=want.limit)
+                known[want] = []
+                by_field.setdefault((want.document, want.field), []).append(want)
+        for (document, name), wheres in by_field.items():
+            await self._find_each(document, name, wheres, known)
+
+    async def _find_each(
+        self, document: type[Document], name: str, wheres: Sequence[Where], known: dict[Want, list[Any]]
+    ) -> None:
+        """Find what many wants of one field want, in one look as far as a page holds it; each ordered by id."""
+        by_value: dict[str, list[Where]] = {}
+        for where in wheres:
+            by_value.setdefault(where.value, []).append(where)
+        conditions: dict[str, Any] = {name: {"$in": list(by_value)}}
+        while page := await self.store.find(document.collection, conditions, limit=PAGE):
+            for raw in page:
+                if raw.get("shrunk"):
+                    continue
+                held = hold(document, raw["_id"], raw).document
+                values = raw[name] if isinstance(raw[name], list) else [raw[name]]
+                for where in (each for value in values for each in by_value.get(value, ())):
+                    if len(known[where]) < where.limit:
+                        known[where].append(held)
+            if len(page) < PAGE or all(len(known[where]) >= where.limit for where in wheres):
+                return
+            conditions["_id"] = {"$gt": page[-1]["_id"]}
 
     async def find(self, document: type[D], conditions: Mapping[str, Any], *, limit: int = 1000) -> list[D]:
         """Documents that meet the conditions, ordered by id."""

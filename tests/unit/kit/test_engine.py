@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from shared.kit import engine
 from shared.kit.decisions import Facts, Ref, Where
 from shared.kit.parking import ParkedState
 from shared.kit.reactions import Reactions, on
+from shared.kit.store import repository
 from shared.kit.store.port import Outcome, StoreUnavailable, Write
 from shared.kit.store.repository import NewerShape
 from tests.unit.kit.bench import Bench, record_of
@@ -496,7 +496,7 @@ async def test_a_route_by_a_field_finds_every_document_that_holds_the_value(benc
 
 
 async def test_a_route_by_a_field_finds_more_than_a_page(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "PAGE", 2)
+    monkeypatch.setattr(repository, "PAGE", 2)
     table = Reactions(Box, on(LetterArrived, BY_OWNER, take))
     await bench.put(*(Box(id=id, owner="ann") for id in "abcde"))
 

@@ -11,8 +11,10 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel
 
+from shared.kit.decisions import Want, Where
 from shared.kit.document import Attempt, Document, Part
 from shared.kit.errors import IllegalTransition
+from shared.kit.store import repository
 from shared.kit.store.port import Outcome, Unstorable, Write
 from shared.kit.store.repository import NewerShape, hold, indexes_of, plain, unsent_of
 from tests.unit.kit.bench import START, Bench
@@ -220,3 +222,27 @@ def test_an_intention_keeps_its_id_until_it_is_over_and_the_next_has_another() -
     assert (first.number, second.number) == (1, 2)
     assert first.id != second.id
     assert Box(id="box").intend("send", START + timedelta(days=1)).id == first.id
+
+
+async def test_many_wants_of_one_field_are_found_in_one_look_each_up_to_its_limit(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.put(*(Box(id=f"{owner}{n}", owner=owner) for owner in ("ann", "bob", "eve") for n in range(3)))
+    ann, bob, nobody = Where(Box, "owner", "ann"), Where(Box, "owner", "bob", limit=2), Where(Box, "owner", "zoe")
+    known: dict[Want, list[Box]] = {}
+    bench.gates.counts.clear()
+
+    await bench.repository.facts([ann, bob, nobody], known)
+
+    assert {want: [box.id for box in found] for want, found in known.items()} == {
+        ann: ["ann0", "ann1", "ann2"],
+        bob: ["bob0", "bob1"],
+        nobody: [],
+    }
+    assert bench.gates.counts["store.find"] == 1
+    monkeypatch.setattr(repository, "PAGE", 2)
+    again: dict[Want, list[Box]] = {}
+    await bench.repository.facts([ann, bob, nobody], again)
+    assert {want: [box.id for box in found] for want, found in again.items()} == {
+        want: [box.id for box in found] for want, found in known.items()
+    }
