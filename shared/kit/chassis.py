@@ -220,6 +220,7 @@ class Chassis:
             worker.wake.clear()
             try:
                 if self.clock.monotonic() >= renew_at:
+                    renew_at = self.clock.monotonic() + self.settings.poll_seconds  # where the store does not answer
                     renewed = await worker.leases.renew()
                     renew_at = self.clock.monotonic() + (self.settings.lease_seconds / 3 if renewed else 0.05)
                 if self.clock.monotonic() >= sweep_at:
@@ -233,8 +234,10 @@ class Chassis:
             except Exception as error:
                 log.error("worker.failed", queue=worker.queue, error=where_raised(error), exc_info=error)
             if not did and not self._stopping.is_set():
+                # Not past the next beat: others count a worker's silence from the last one, and it theirs at each.
+                pause = min(self.settings.poll_seconds, max(renew_at - self.clock.monotonic(), 0.0))
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(worker.wake.wait(), self.settings.poll_seconds)
+                    await asyncio.wait_for(worker.wake.wait(), pause)
         with contextlib.suppress(StoreUnavailable, TimeoutError):
             await asyncio.wait_for(worker.drain(), self.settings.drain_seconds)
             await worker.leases.leave()

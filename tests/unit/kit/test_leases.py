@@ -11,6 +11,7 @@ import pytest
 
 from shared.kit.document import SLOTS
 from shared.kit.leases import Leases
+from shared.kit.settings import KitSettings
 from shared.kit.store.port import StoreUnavailable
 from shared.kit.testing.memory_store import MemoryStore
 from tests.unit.kit.bench import LEASE, START, FrozenClock, Gates
@@ -28,7 +29,7 @@ class Workers:
         self.all: dict[str, Leases] = {}
         self.gates: dict[str, Gates] = {}
 
-    def add(self, name: str) -> Leases:
+    def add(self, name: str, lease: float = LEASE, margin: float = MARGIN) -> Leases:
         gates = self.gates[name] = Gates()
         self.all[name] = Leases(
             self.server.seen_by(gates),
@@ -36,8 +37,8 @@ class Workers:
             "toy.box",
             "box",
             name,
-            lease=LEASE,
-            margin=MARGIN,
+            lease=lease,
+            margin=margin,
             busy=lambda slot: slot in self.busy,
         )
         return self.all[name]
@@ -115,6 +116,30 @@ async def test_who_dies_is_followed_after_a_lease_and_not_before(workers: Worker
     assert dead.slots == {}
     await survivor.renew()
     assert len(survivor.slots) == SLOTS
+
+
+@pytest.mark.parametrize("phase", range(10))
+async def test_by_the_default_settings_who_dies_is_followed_within_twelve_seconds(workers: Workers, phase: int) -> None:
+    """Whenever in the survivor's interval between two beats it beat for the last time; fifteen are promised for all."""
+    settings = KitSettings()
+    lease, between = settings.lease_seconds, settings.lease_seconds / 3
+    dead, survivor = (workers.add(name, lease, settings.lease_margin_seconds) for name in "ab")
+    for _ in range(3):
+        await survivor.renew()
+        await dead.renew()
+        workers.clock.pass_(between)
+    await survivor.renew()
+    workers.clock.pass_(between * phase / 10)
+    await dead.renew()
+    waited = 0.0
+
+    workers.clock.pass_(between * (1 - phase / 10))
+    waited += between * (1 - phase / 10)
+    while await survivor.renew() and len(survivor.slots) < SLOTS:
+        workers.clock.pass_(between)
+        waited += between
+
+    assert lease < waited <= 12.0
 
 
 async def test_every_new_owner_of_a_slot_has_a_higher_epoch(workers: Workers) -> None:
