@@ -144,6 +144,11 @@ class DueWorker:
         """Documents in work: decisions, calls in flight, outcomes not yet written."""
         return self.in_work + len(self._calling) + len(self._outcomes)
 
+    @property
+    def held_back(self) -> bool:
+        """Whether something due waits until whoever it calls may be called."""
+        return any(until > self._clock.monotonic() for until in self._dry.values())
+
     def slot_busy(self, slot: int) -> bool:
         """Whether a slot has a call in flight here, or an outcome to be written."""
         in_flight = any(at == slot for at, _ in self._calling.values())

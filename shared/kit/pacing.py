@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from shared.kit.decisions import Refused, Unanswered
 
+_WHOLE = 1.0 - 1e-9
+"""A token, but for what is lost in adding up its parts; the next one then has as much less."""
+
 _LONGEST_COOL_DOWN = 16
 """A breaker that its probe opens again stays open twice as long, up to so many times the first."""
 
@@ -39,6 +42,8 @@ class _Side:
     failed: int = 0
     opened: int = 0
     closed_until: float = float("-inf")
+    lost: bool = False
+    """Whether its slot was somebody else's, since a call was begun that is still in flight."""
 
 
 class Pacer:
@@ -54,6 +59,8 @@ class Pacer:
         side = self._sides.get(key)
         if side is None:
             side = self._sides[key] = _Side(slot, now)
+        if side.lost:
+            side.lost, side.tokens, side.at = False, 0.0, now
         side.tokens = min(allowance.burst, side.tokens + (now - side.at) * allowance.rate)
         side.at = now
         if now < side.closed_until:
@@ -61,7 +68,7 @@ class Pacer:
         most = 1 if side.failed >= allowance.failures else allowance.concurrency
         if side.in_flight >= most:
             return 1.0
-        if side.tokens < 1.0:
+        if side.tokens < _WHOLE:
             return (1.0 - side.tokens) / allowance.rate if allowance.rate > 0 else 60.0
         side.tokens -= 1.0
         side.in_flight += 1
@@ -87,7 +94,8 @@ class Pacer:
             side.failed = side.opened = 0
             return
         side.failed += 1
-        if side.failed >= allowance.failures:
+        left_alone = side.opened > 0 and now < side.closed_until
+        if side.failed >= allowance.failures and not left_alone:  # Calls begun before that say nothing new.
             side.opened = min(max(1, side.opened * 2), _LONGEST_COOL_DOWN)
             side.closed_until = max(side.closed_until, now + allowance.cool_down * side.opened)
 
@@ -95,4 +103,7 @@ class Pacer:
         """Forget whoever is in no slot of ours any more."""
         gone = [key for key, side in self._sides.items() if side.slot not in slots]
         for key in gone:
-            del self._sides[key]
+            if self._sides[key].in_flight:  # They count where the slot comes back before they end.
+                self._sides[key].lost = True
+            else:
+                del self._sides[key]

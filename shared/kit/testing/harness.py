@@ -27,10 +27,13 @@ D = TypeVar("D", bound=Document)
 S = TypeVar("S", bound=KitSettings)
 
 START = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
+PACE = 0.1
+"""Seconds that ``settle`` lets pass at a time while whoever is to be called may not be called yet."""
 
 
 class Harness:
-    """A service under test. ``await settle()`` runs everything that is due now, to the end; time moves only by hand."""
+    """A service under test. ``await settle()`` runs everything that is due now, to the end; time moves only by
+    hand, and on to when whoever is to be called may be."""
 
     def __init__(
         self,
@@ -103,8 +106,12 @@ class Harness:
                 did += await worker.work()
                 did += worker.busy
                 await worker.drain()
-            if not did and not self.chassis.publisher.waiting:
+            if did or self.chassis.publisher.waiting:
+                continue
+            if not any(worker.held_back for worker in self.chassis.workers.values()):
                 return
+            self.clock.pass_(PACE)
+            await self.start()
 
     async def advance(self) -> datetime | None:
         """Move time on to the next due time and settle; None where nothing is due any more."""
