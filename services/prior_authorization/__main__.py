@@ -1,6 +1,6 @@
 """python -m services.prior_authorization <role>"""
 
-from services.prior_authorization.service import Settings, build
+from services.prior_authorization.service import ROLES, Settings, build
 from shared.kit.run import main
 
-main("prior_authorization", Settings, build)
+main("prior_authorization", Settings, build, ROLES)

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
-from services.prior_authorization.model import Authorization, Member, Payer, calling, people
+from services.prior_authorization.model import Authorization, Member, Payer, Purpose, RuleBook, calling, people
 from services.prior_authorization.model.calling import Outcome
 from services.prior_authorization.model.payer import payer_key
 from services.prior_authorization.pas.client import PayerClient
 from shared.kit.decisions import Due, Facts, Ref, Want
 from shared.kit.document import Attempt
-from shared.kit.jobs import Jobs, call, timer
+from shared.kit.jobs import Jobs, Pace, call, timer
+from shared.kit.pacing import Allowance
+
+POLLS, SUBMISSIONS, RARE = 160, 64, 16
+"""Calls in flight of one process: together no more than its HTTP client has connections (``shared.kit.run``), and so
+many that payers which do not answer, each up to its own cap, leave places for the others."""
+
+_STRAYS = 100
+"""What part of its budget a payer's requests get that stand among another payer's, having changed theirs before
+anything was sent: another worker than the payer's own may have them, and does not know what that one spends."""
 
 
-def jobs(client: PayerClient) -> tuple[Jobs, ...]:
-    """The job table: each call through ``client``.
+def jobs(client: PayerClient, rules: RuleBook) -> tuple[Jobs, ...]:
+    """The job table: each call through ``client``, at the pace that ``rules`` allow by payer.
 
     Payers deduplicate claims by Claim.identifier, so a lost answer is asked for again. A lost answer to an inquiry is
     not: the next one follows within the payer's budget.
@@ -32,6 +42,7 @@ def jobs(client: PayerClient) -> tuple[Jobs, ...]:
     async def inquire(document: Authorization, attempt: Attempt, facts: Facts) -> Outcome:
         return await client.inquire(document, _known(document, facts), attempt)
 
+    sending, asking = pace_of(rules, Purpose.SUBMIT), pace_of(rules, Purpose.POLL)
     return (
         Jobs(
             Authorization,
@@ -42,6 +53,8 @@ def jobs(client: PayerClient) -> tuple[Jobs, ...]:
                 perform=submit,
                 settle=calling.settle_submit,
                 wants=_member,
+                concurrency=SUBMISSIONS,
+                pace=sending,
             ),
             call(
                 "appeal",
@@ -50,6 +63,8 @@ def jobs(client: PayerClient) -> tuple[Jobs, ...]:
                 perform=appeal,
                 settle=calling.settle_appeal,
                 wants=_member,
+                concurrency=RARE,
+                pace=sending,
             ),
             call(
                 "cancel",
@@ -58,6 +73,8 @@ def jobs(client: PayerClient) -> tuple[Jobs, ...]:
                 perform=cancel,
                 settle=calling.settle_cancel,
                 wants=_member,
+                concurrency=RARE,
+                pace=sending,
             ),
             call(
                 "poll",
@@ -67,10 +84,34 @@ def jobs(client: PayerClient) -> tuple[Jobs, ...]:
                 settle=calling.settle_poll,
                 wants=_member_and_payer,
                 idempotent=False,
+                concurrency=POLLS,
+                pace=asking,
             ),
             timer("deadline", people.deadline),
         ),
     )
+
+
+def pace_of(rules: RuleBook, purpose: Purpose) -> Pace:
+    """How fast the share of a payer that a request belongs to may be called for a purpose."""
+
+    @lru_cache(4096)
+    def allowance(payer_id: str, stray: bool) -> Allowance:
+        budget = rules.budget(payer_id, purpose)
+        return Allowance(
+            rate=budget.a_second / _STRAYS if stray else budget.a_second,
+            burst=1.0 if stray else budget.burst,
+            concurrency=1 if stray else budget.in_flight,
+            failures=budget.failures,
+            cool_down=budget.left_alone,
+        )
+
+    def pace(document: Authorization) -> tuple[str, Allowance]:
+        if document.payer_id == document.opened_for:
+            return document.slot_key(), allowance(document.payer_id, stray=False)
+        return f"{document.payer_id} of {document.slot_key()}", allowance(document.payer_id, stray=True)
+
+    return pace
 
 
 def _member(due: Due, document: Authorization) -> Iterable[Want]:

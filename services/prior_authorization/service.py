@@ -1,4 +1,4 @@
-"""Wires prior authorization together."""
+"""Wires prior authorization together, and says what its processes are run as."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from services.prior_authorization.model import Authorization, Member, Payer, Rul
 from services.prior_authorization.pas.client import PayerClient
 from services.prior_authorization.pas.requests import Requestor
 from services.prior_authorization.reactions import reactions
-from shared.kit.service import Service
+from shared.kit.document import queue_key
+from shared.kit.service import Part, Service
 from shared.kit.settings import KitSettings
 
 SHIPPED_RULES = Path(__file__).with_name("rules.toml")
@@ -33,14 +34,23 @@ def rules_of(settings: Settings) -> RuleBook:
     return RuleBook.parse(settings.prior_authorization_rules.read_text(encoding="utf-8"))
 
 
+ROLES = {
+    "submitter": Part(queues=frozenset(document.collection for document in (Authorization, Member, Payer))),
+    "poller": Part(queues=frozenset({queue_key(Authorization.collection, Authorization.queues["poll"])})),
+}
+"""What the due work's processes are run as, each scaled by itself: who sends to payers, and who asks them."""
+
+
 def build(settings: Settings, http: httpx.AsyncClient) -> Service:
     """Prior authorization's documents, reactions, jobs and routes; payers are called through ``http``."""
     requestor = Requestor(settings.requestor_name, settings.requestor_npi)
     client = PayerClient(http, settings.payer_url, requestor)
+    rules = rules_of(settings)
     return Service(
         name="prior_authorization",
         documents=(Authorization, Member, Payer),
-        reactions=reactions(rules_of(settings)),
-        jobs=jobs(client),
+        reactions=reactions(rules),
+        jobs=jobs(client, rules),
         routes=routes(),
+        roles=ROLES,
     )

@@ -15,7 +15,7 @@
 from services.prior_authorization.model.authorization import Authorization, Kind, State, authorization_id
 from services.prior_authorization.model.member import Member, MemberState
 from services.prior_authorization.model.payer import Payer
-from services.prior_authorization.model.rules import RuleBook, Terms
+from services.prior_authorization.model.rules import Purpose, RuleBook, Terms
 
 __all__ = [
     "Authorization",
@@ -23,6 +23,7 @@ __all__ = [
     "Member",
     "MemberState",
     "Payer",
+    "Purpose",
     "RuleBook",
     "State",
     "Terms",

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import ClassVar
 
 from services.prior_authorization.model.answers import Ruling
-from services.prior_authorization.model.budget import Hours
+from services.prior_authorization.model.budget import Hours, Manner, next_poll
 from services.prior_authorization.model.rules import Terms
 from shared.contracts.base import Coding
 from shared.contracts.prior_authorization import AuthorizationEscalated
@@ -131,6 +131,7 @@ class Authorization(Document):
         State.WITHDRAWN: frozenset(),
     }
     terminal: ClassVar = frozenset({State.NOT_REQUIRED, State.WITHDRAWN})
+    queues: ClassVar = {"poll": "poll"}
 
     state: State = State.AWAITING_MEMBER
     referral_id: str
@@ -144,6 +145,8 @@ class Authorization(Document):
     specialist_id: str | None = None
     opened_for: str
     """The payer it was opened for."""
+    share: int = 0
+    """The share of that payer it fell to when it was opened; others may be with other workers."""
     requested_at: datetime
     terms: Terms
 
@@ -166,8 +169,8 @@ class Authorization(Document):
     polls: int = 0
 
     def slot_key(self) -> str:
-        """One payer's requests are asked about by one worker. Never changes: the slot is fixed when it is stored."""
-        return self.opened_for
+        """One share of a payer is called by one worker. Never changes: the slot is fixed when it is stored."""
+        return self.opened_for if self.share == 0 else f"{self.opened_for}#{self.share}"
 
     @property
     def newest(self) -> Submission | None:
@@ -189,6 +192,13 @@ class Authorization(Document):
     def hours(self) -> Hours:
         """The payer's working hours."""
         return Hours(self.terms.timezone, self.terms.opens, self.terms.closes)
+
+    def next_look(self, now: datetime, named: float | None = None) -> datetime:
+        """When the payer is to be asked next what became of the newest claim; ``named`` seconds are what it said."""
+        newest = self.newest
+        since = (newest.received_at if newest is not None else None) or now
+        floor = timedelta(minutes=self.terms.poll_minutes)
+        return next_poll(Manner(self.hours, floor, self.expedited, now - since), self.id, self.polls + 1, now, named)
 
     def submission(self, claims: tuple[str, ...]) -> Submission | None:
         """The claim that the first of these identifiers which names one of ours names."""

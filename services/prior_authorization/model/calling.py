@@ -31,7 +31,7 @@ from services.prior_authorization.model.authorization import (
     escalate,
     note,
 )
-from services.prior_authorization.model.budget import FLOOR, QUERYABLE, next_fallback, next_poll, retry_in
+from services.prior_authorization.model.budget import QUERYABLE, next_fallback, retry_in
 from services.prior_authorization.model.deciding import Effect, take, unusable, withdrawn
 from services.prior_authorization.model.member import Lack, Member, lack
 from services.prior_authorization.model.opening import lose_member
@@ -148,7 +148,7 @@ def may_poll(document: Authorization, facts: Facts, now: datetime) -> bool:
 
 def settle_poll(document: Authorization, outcome: Outcome, facts: Facts, now: datetime) -> Authorization:
     """Fold the answer to an inquiry; where it brought no decision, ask again later."""
-    not_before = now + FLOOR
+    named: float | None = None
     if isinstance(outcome, Answered) and outcome.answer is not None:
         take(document, outcome.answer, Source.POLL, now)
     elif isinstance(outcome, Answered):
@@ -156,12 +156,11 @@ def settle_poll(document: Authorization, outcome: Outcome, facts: Facts, now: da
     elif isinstance(outcome, Refused):
         note(document, outcome.reason, Source.POLL, now)
         document.refusals += 1
-        not_before = max(not_before, now + timedelta(seconds=outcome.retry_after or 0))
+        named = outcome.retry_after
     else:
         unusable(document, outcome.reason, Source.POLL, now)
     if _undecided(document):
-        soonest = next_poll(document.hours, document.id, document.polls + 1, now)
-        document.wake("poll", max(soonest, not_before))
+        document.wake("poll", document.next_look(now, named))
     return document
 
 
@@ -180,7 +179,7 @@ def _earliest_poll(document: Authorization, newest: Submission, facts: Facts, no
     relaxed = document.state is State.CONTACT_PAYER or (payer is not None and payer.healthy(now))
     if relaxed:
         return next_fallback(document.hours, document.id, document.polls + 1, looked)
-    return looked + FLOOR
+    return looked + timedelta(minutes=document.terms.poll_minutes)
 
 
 # -- cancel ---------------------------------------------------------------------------------------------------------

@@ -29,7 +29,6 @@ from services.prior_authorization.model.authorization import (
     note,
     quiet,
 )
-from services.prior_authorization.model.budget import next_poll
 from services.prior_authorization.model.rules import AppealPolicy
 from shared.contracts.prior_authorization import (
     AuthorizationAppealed,
@@ -98,7 +97,7 @@ def received(document: Authorization, submission: Submission, now: datetime) -> 
 
 def schedule_poll(document: Authorization, now: datetime) -> None:
     """Ask the payer again when its budget allows."""
-    document.wake("poll", next_poll(document.hours, document.id, document.polls + 1, now))
+    document.wake("poll", document.next_look(now))
 
 
 def withdrawn(document: Authorization, reason: str) -> None:

@@ -52,8 +52,9 @@ def request(
     """Open the authorization of a referral: not required by a rule, or to be sought as soon as the member is known."""
     if document is not None:
         return _asked_again(rules, document, event, now)
+    id = authorization_id(event.referral_id)
     authorization = Authorization(
-        id=authorization_id(event.referral_id),
+        id=id,
         referral_id=event.referral_id,
         patient_id=event.patient_id,
         coverage_id=event.coverage_id,
@@ -64,6 +65,7 @@ def request(
         expedited=event.expedited,
         specialist_id=event.specialist_id,
         opened_for=event.payer_id,
+        share=rules.share_of(event.payer_id, id),
         requested_at=now,
         terms=_assess(rules, event, None, now),
     )

@@ -8,13 +8,14 @@ without a needed approval is paid by the patient, while asking for one that is n
 from __future__ import annotations
 
 import tomllib
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from enum import StrEnum
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from shared.contracts.base import Coding
 from shared.kit.document import Part
@@ -67,8 +68,46 @@ class Rule(_Row):
         return not (self.since and on < self.since) and not (self.until and on >= self.until)
 
 
+class Budget(_Row):
+    """How fast one payer may be called, for one purpose, by all workers together.
+
+    ``a_second`` calls a second, up to ``burst`` of them at once after a pause, at most ``in_flight`` unanswered. After
+    ``failures`` calls in a row without an answer it is left alone for ``left_alone`` seconds, then tried by one call.
+    """
+
+    a_second: float = Field(10.0, gt=0, allow_inf_nan=False)
+    burst: float = Field(5.0, ge=1, allow_inf_nan=False)
+    in_flight: int = Field(8, ge=1)
+    failures: int = Field(5, ge=1)
+    left_alone: float = Field(30.0, gt=0, allow_inf_nan=False)
+
+    def share(self, shares: int) -> Budget:
+        """What one of so many equal shares may use; together they use no more than the whole.
+
+        At least one call at once and one in flight: ``PayerTerms`` sees to it that there is so much to be shared.
+        """
+        divided = {
+            "a_second": self.a_second / shares,
+            "burst": max(1.0, self.burst / shares),
+            "in_flight": max(1, self.in_flight // shares),
+        }
+        return self.model_copy(update=divided)
+
+
+class Purpose(StrEnum):
+    """What a payer is called for; each has a budget of its own."""
+
+    SUBMIT = "submit"
+    POLL = "poll"
+
+
 class PayerTerms(_Row):
-    """How one payer (or ``*``) is dealt with. Hours are its working hours in its time zone, Monday to Friday."""
+    """How one payer (or ``*``) is dealt with. Hours are its working hours in its time zone, Monday to Friday.
+
+    ``submit`` is the budget of all that is sent to it (requests, appeals, cancellations), ``poll`` that of inquiries.
+    A payer too large for one worker is split into ``shares``; the number may be raised at any time, and lowered only
+    when nothing of the payer is open any more. ``poll_minutes``: one request is not asked about more often than that.
+    """
 
     payer: str = ANY
     line_of_business: str = "other"
@@ -77,6 +116,22 @@ class PayerTerms(_Row):
     timezone: str = "America/New_York"
     opens: int = Field(8, ge=0, le=23)
     closes: int = Field(18, ge=1, le=24)
+    poll_minutes: int = Field(15, ge=1, le=720)
+    shares: int = Field(1, ge=1, le=64)
+    submit: Budget = Budget()
+    poll: Budget = Budget()
+
+    @model_validator(mode="after")
+    def _divisible(self) -> PayerTerms:
+        for purpose in Purpose:
+            budget = self.budget(purpose)
+            if self.shares > min(budget.burst, budget.in_flight):
+                raise ValueError(f"has more shares than {purpose} has calls at once or in flight")
+        return self
+
+    def budget(self, purpose: Purpose) -> Budget:
+        """The whole budget for a purpose."""
+        return self.submit if purpose is Purpose.SUBMIT else self.poll
 
     @field_validator("timezone")
     @classmethod
@@ -111,6 +166,7 @@ class Terms(Part):
     closes: int = 18
     decision_hours: int = 168
     appeal_hours: int = 720
+    poll_minutes: int = 15
 
 
 class RuleBook(_Row):
@@ -149,7 +205,17 @@ class RuleBook(_Row):
             closes=payer.closes,
             decision_hours=clock.expedited_hours if expedited else clock.standard_hours,
             appeal_hours=clock.appeal_expedited_hours if expedited else clock.appeal_standard_hours,
+            poll_minutes=payer.poll_minutes,
         )
+
+    def share_of(self, payer_id: str, id: str) -> int:
+        """The share of a payer that a new request of this id falls to: 0 where the payer is not split."""
+        return zlib.crc32(id.encode()) % self._payer(payer_id).shares
+
+    def budget(self, payer_id: str, purpose: Purpose) -> Budget:
+        """What one share of a payer may be called for a purpose; the whole where it is not split."""
+        payer = self._payer(payer_id)
+        return payer.budget(purpose).share(payer.shares)
 
     def _payer(self, payer_id: str) -> PayerTerms:
         return _most_specific(self.payers, payer_id, lambda row: row.payer) or PayerTerms()
