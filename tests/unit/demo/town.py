@@ -29,6 +29,7 @@ from shared.kit.auth import Role
 from shared.kit.chassis import Chassis
 from shared.kit.clock import FrozenClock
 from shared.kit.telemetry import Telemetry
+from shared.kit.testing.harness import PACE
 from shared.kit.testing.memory_bus import MemoryBroker, MemoryBus
 from shared.kit.testing.memory_store import MemoryStore
 from shared.kit.testing.tokens import AUDIENCE, ISSUER, JWKS_URL, TestIssuer
@@ -143,12 +144,22 @@ class Town:
 
     async def settle(self) -> datetime | None:
         """Let everything happen that is due now; the time at which something is due next."""
-        while await self._step():
+        while await self._step() or await self._held_back():
             pass
         pulses = [await chassis.pulse() for chassis in self.chassis.values()]
         dues = [datetime.fromisoformat(pulse["next_due"]) for pulse in pulses if pulse["next_due"]]
         dues += [at for one in (self.payer.state.payer, self.gateway.state.gateway) if (at := one.next_due())]
         return min((at for at in dues if at > self.clock.now()), default=None)
+
+    async def _held_back(self) -> bool:
+        """Whether something due waited for its pace; a moment has passed then."""
+        workers = [worker for chassis in self.chassis.values() for worker in chassis.workers.values()]
+        if not any(worker.held_back for worker in workers):
+            return False
+        self.clock.pass_(PACE)
+        for worker in workers:
+            await worker.leases.renew()
+        return True
 
     async def _step(self) -> int:
         did = await self.payer.state.payer.tick() + await self.gateway.state.gateway.tick()
