@@ -1,4 +1,8 @@
-"""Outside calls over HTTP, told honestly: answered, certainly not taken, or nobody knows."""
+"""Outside calls over HTTP, told honestly: answered, certainly not taken, or nobody knows.
+
+httpx is what services see, and what tests answer in process. On the wire aiohttp carries it: with 64 calls in flight
+httpx's own transport took eight times the processor (4.0 ms a call against 0.5 ms, one machine, one run).
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,62 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+import aiohttp
 import httpx
 
 from shared.kit.clock import SystemClock
 from shared.kit.decisions import Refused, Unanswered
 
 _NOT_TAKEN = frozenset({429, 503})
+
+
+def client(connections: int = 256) -> httpx.AsyncClient:
+    """A client for a service's outside calls, with so many connections at most. To be closed."""
+    return httpx.AsyncClient(transport=_Wire(connections))
+
+
+class _Wire(httpx.AsyncBaseTransport):
+    """Sends httpx's requests with aiohttp. Only what was certainly not sent is told as a failure to connect."""
+
+    def __init__(self, connections: int) -> None:
+        self._connections = connections
+        self._session: aiohttp.ClientSession | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """One exchange, its answer read whole. Raises httpx's errors."""
+        if self._session is None:  # It wants a running loop.
+            connector = aiohttp.TCPConnector(limit=self._connections)
+            self._session = aiohttp.ClientSession(
+                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=True
+            )
+        allowed = request.extensions.get("timeout", {})
+        try:
+            async with self._session.request(
+                request.method,
+                str(request.url),
+                headers=request.headers.multi_items(),
+                data=await request.aread() or None,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(
+                    connect=allowed.get("pool"), sock_connect=allowed.get("connect"), sock_read=allowed.get("read")
+                ),
+            ) as answer:
+                content = await answer.read()
+                return httpx.Response(answer.status, headers=answer.raw_headers, content=content, request=request)
+        except aiohttp.ConnectionTimeoutError as error:
+            raise httpx.ConnectTimeout(type(error).__name__) from error
+        except aiohttp.ClientConnectorError as error:
+            raise httpx.ConnectError(type(error).__name__) from error
+        except TimeoutError as error:
+            raise httpx.ReadTimeout(type(error).__name__) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise httpx.ReadError(type(error).__name__) from error
+
+    async def aclose(self) -> None:
+        """Let go of the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
 
 
 async def ask(

@@ -25,6 +25,7 @@ from shared.kit.bus.kafka import KafkaBus
 from shared.kit.chassis import Chassis
 from shared.kit.clock import Clock, OffsetClock, SystemClock, random_id
 from shared.kit.errors import DomainError
+from shared.kit.outside import client
 from shared.kit.parking import Parked, Parking, shown_key
 from shared.kit.service import ALL, API, JOBS, REACTIONS, Part, Service
 from shared.kit.settings import KitSettings
@@ -83,7 +84,7 @@ async def serve(name: str, settings: S, build: Callable[[S, httpx.AsyncClient], 
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=256)) as http:
+    async with client() as http:
         chassis = Chassis(
             build(settings, http),
             settings,

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import contextlib
+import gzip
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
 
+from deploy.embedded.ports import free_ports
 from shared.kit.decisions import Refused, Unanswered
-from shared.kit.outside import ask
+from shared.kit.outside import ask, client
 
 URL = "https://payer.test/claims"
 Answer = Callable[[httpx.Request], httpx.Response]
@@ -93,3 +99,81 @@ async def test_when_to_come_back_is_told_in_seconds(after: str, date: str | None
     headers = {"Retry_After": after} | ({"Date": date} if date else {})
 
     assert await asked(saying(503, **headers)) == Refused("status-503", seconds)
+
+
+# -- on the wire ----------------------------------------------------------------------------------------------
+
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def listening(talk: Talk) -> AsyncIterator[str]:
+    """A server that talks as the test says; its URL."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await talk(reader, writer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/claims"
+
+
+async def heard(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(re.search(rb"(?i)content-length: (\d+)", head)[1])  # type: ignore[index]
+    return head + await reader.readexactly(length)
+
+
+async def test_an_exchange_goes_out_and_comes_back_as_it_is() -> None:
+    requests: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            requests.append(await heard(reader))
+            body = gzip.compress(b'{"id": "taken"}')
+            head = f"HTTP/1.1 202 X\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\nX-One: 1\r\n\r\n"
+            writer.write(head.encode() + body)
+
+    async with listening(talk) as url, client() as http:
+        answers = [await ask(http, "POST", url, attempt="a1", json={"n": n}) for n in range(2)]
+
+    for answer in answers:
+        assert isinstance(answer, httpx.Response)
+        assert (answer.status_code, answer.json(), answer.headers["x-one"]) == (202, {"id": "taken"}, "1")
+    assert [request.lower().count(b"idempotency-key: a1") for request in requests] == [1, 1]
+    assert [request.rpartition(b"\r\n\r\n")[2] for request in requests] == [b'{"n":0}', b'{"n":1}']
+
+
+async def test_a_port_that_nobody_listens_at_took_nothing() -> None:
+    (port,) = free_ports(1)
+    async with client() as http:
+        assert await ask(http, "POST", f"http://127.0.0.1:{port}/", json={}) == Refused("ConnectError")
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"HTTP/1.1 200", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", b"nonsense\r\n\r\n"]
+)
+async def test_a_connection_that_breaks_behind_the_request_means_that_nobody_knows(said: bytes) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await heard(reader)
+        writer.write(said)
+
+    async with listening(talk) as url, client() as http:
+        assert isinstance(await ask(http, "POST", url, json={}), Unanswered)
+
+
+async def test_an_answer_that_does_not_come_in_time_means_that_nobody_knows() -> None:
+    held = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await heard(reader)
+        await held.wait()
+
+    async with listening(talk) as url, client() as http:
+        answer = await ask(http, "POST", url, json={}, timeout=0.05)
+        held.set()
+
+    assert answer == Unanswered("ReadTimeout")
