@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
+import logging
 import os
 import sys
 import time
@@ -29,6 +30,7 @@ def main() -> int:
     if unknown := set(given.scenarios) - set(SCENARIOS):
         parser.error(f"no such scenario: {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
     console = Console()
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # of leaders not yet elected, groups not yet formed
     if given.report:
         try:
             console.print(f"written: {report.render().name}")

@@ -58,11 +58,11 @@ def as_json(outcome: Outcome, *, quick: bool, stack: str, load: tuple[float, flo
 def write(outcome: Outcome, written: dict[str, Any], folder: Path = RESULTS) -> None:
     """Write ``<scenario>.json`` and ``<scenario>.png``, and put the ratios into ``summary.json``."""
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / f"{outcome.scenario}.json", written)
+    replace(folder / f"{outcome.scenario}.json", written)
     summary_file = folder / "summary.json"
     summary = json.loads(summary_file.read_text()) if summary_file.is_file() else {}
     summary |= dict(outcome.ratios)
-    _replace(summary_file, {key: summary[key] for key in TARGETS if key in summary})
+    replace(summary_file, {key: summary[key] for key in TARGETS if key in summary})
     from matplotlib.figure import Figure  # here, so that tables and reports need no plotting library
 
     figure = Figure(figsize=(9, 5), layout="constrained")
@@ -70,7 +70,7 @@ def write(outcome: Outcome, written: dict[str, Any], folder: Path = RESULTS) -> 
     figure.savefig(folder / f"{outcome.scenario}.png", dpi=120)
 
 
-def _replace(file: Path, content: dict[str, Any]) -> None:
+def replace(file: Path, content: dict[str, Any]) -> None:
     """Write whole or not at all: an interrupted run leaves the last results."""
     new = file.with_suffix(".new")
     new.write_text(json.dumps(content, indent=2) + "\n")
