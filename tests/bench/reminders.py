@@ -76,7 +76,7 @@ class Found:
     pending: int
     herds: list[Ran] = field(default_factory=list)
     streams: dict[float, list[Ran]] = field(default_factory=dict)
-    lost: int = 0
+    unkept: int = 0
 
     @property
     def name(self) -> str:
@@ -103,12 +103,14 @@ class Found:
         said = []
         if cut := sum(not ran.whole for ran in self.runs):
             said.append(f"{self.label}: {cut} of {len(self.runs)} runs were cut; what was accepted till then counts.")
-        if doubled := sum(ran.doubled for ran in self.runs):
-            said.append(f"{self.label}: the gateway took {doubled} more than once.")
+        if again := sum(ran.again for ran in self.runs):
+            said.append(f"{self.label}: {again} were asked for again under their one key, and taken once.")
         if early := sum(ran.early for ran in self.runs):
             said.append(f"{self.label}: {early} came before their time (by milliseconds).")
-        if self.lost:
-            said.append(f"{self.label}: of {self.course.sent} accepted, {self.lost} have no outcome kept.")
+        if lost := self.course.scheduled - self.course.sent:
+            said.append(f"{self.label}: of {self.course.scheduled:,} scheduled, {lost:,} never came.")
+        if self.unkept:
+            said.append(f"{self.label}: of {self.course.sent:,} accepted, {self.unkept:,} have no outcome kept.")
         return said
 
 
@@ -165,7 +167,7 @@ class Field:
                 each.herds.append(ran)
                 self._say(number, each, f"{ran.rate:,.0f}/s")
         for each in found:
-            each.lost = each.course.sent - await each.course.kept()
+            each.unkept = each.course.sent - await each.course.kept()
 
     async def streams(self, *found: Found) -> None:
         """Streams on every side in turn: ours at RATE, whoever cannot do that at what it can hold."""

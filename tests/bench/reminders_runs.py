@@ -33,12 +33,13 @@ class Broken(RuntimeError):
 class Ran:
     """One run: what was accepted, of how many, at which rate (a second), how late (seconds), at which cost.
 
-    ``doubled`` and ``early`` count reminders that the gateway took more than once, and before their time.
+    ``again`` counts reminders that were asked for more than once under their one key, of which the gateway takes one;
+    ``early`` those that came before their time.
     """
 
     accepted: int
     of: int
-    doubled: int
+    again: int
     early: int
     rate: float
     p50: float
@@ -58,15 +59,15 @@ class Ran:
 class Course:
     """Runs on one side. Remembers how long it takes to schedule, so that each run is due soon after.
 
-    ``sent`` counts every reminder that the gateway took in all of them; ``begun`` is set while a run is under way, from
-    shortly before its due time.
+    ``scheduled`` and ``sent`` count the reminders of all of them, and those that the gateway took; ``begun`` is set
+    while a run is under way, from shortly before its due time.
     """
 
     def __init__(self, side: Side, gateway: Gateway) -> None:
         self.side = side
         self._gateway = gateway
         self._seconds_each = 0.0
-        self.sent = 0
+        self.scheduled = self.sent = 0
         self.begun = asyncio.Event()
 
     async def herd(self, size: int, *, within: float) -> Ran:
@@ -84,6 +85,7 @@ class Course:
             await self._gateway.forget()
             began = time.monotonic()
             await self.side.enqueue(reminders)
+            self.scheduled += size
             self._seconds_each = (time.monotonic() - began) / size
             if due - datetime.now(UTC) >= _ROOM:
                 return await self._follow(reminders, within)
@@ -136,7 +138,7 @@ class Course:
         return Ran(
             accepted=len(counted),
             of=len(due),
-            doubled=sum(each.count > 1 for each in taken.values()),
+            again=sum(each.count > 1 for each in taken.values()),
             early=sum(each < 0 for each in lateness),
             rate=rate,
             p50=lateness[len(lateness) // 2],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 
-import httpx
+import aiohttp
 from procrastinate import App, PsycopgConnector, RetryStrategy
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
@@ -47,7 +47,9 @@ async def work(conninfo: str, gateway: str, in_flight: int) -> None:
     pool = AsyncConnectionPool(
         conninfo, kwargs={"autocommit": True, "row_factory": dict_row}, min_size=2, max_size=in_flight, open=False
     )
-    http = httpx.AsyncClient(limits=httpx.Limits(max_connections=in_flight))
+    http = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=in_flight), timeout=aiohttp.ClientTimeout(total=15)
+    )
 
     @app.task(name=TASK, queue="reminders", retry=RetryStrategy(max_attempts=8, exponential_wait=2))
     async def send_reminder(reminder_id: str, patient_id: str, appointment_id: str) -> None:
@@ -55,15 +57,12 @@ async def work(conninfo: str, gateway: str, in_flight: int) -> None:
             row = await (await connection.execute(_LOAD, (appointment_id,))).fetchone()
         state, gateway_id = "dropped", None
         if row is not None and wanted(row, row):
-            answer = await http.post(
-                f"{gateway}/sms",
-                json=message(reminder_id, row, row),
-                headers={"Idempotency-Key": reminder_id},
-                timeout=15.0,
-            )
-            if answer.status_code >= 500:
-                answer.raise_for_status()
-            state, gateway_id = ("accepted" if answer.is_success else "failed"), answer.json().get("id")
+            body, headers = message(reminder_id, row, row), {"Idempotency-Key": reminder_id}
+            async with http.post(f"{gateway}/sms", json=body, headers=headers) as answer:
+                if answer.status >= 500:
+                    answer.raise_for_status()
+                state = "accepted" if answer.ok else "failed"
+                gateway_id = (await answer.json()).get("id")
         async with pool.connection() as connection:
             await connection.execute(_KEEP, (reminder_id, state, gateway_id))
 
