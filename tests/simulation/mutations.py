@@ -283,7 +283,7 @@ def lost_answers_count_as_refusals() -> Any:
 
     async def fire_one(self: DueWorker, work: Any, document: Any, row: Job, *rest: Any) -> Any:
         if isinstance(row, Call) and row.name in document.attempts:
-            self._not_made.add(document.attempts[row.name].id)
+            self._not_made.add((document.attempts[row.name].id, work.epoch))
         return await right_fire(self, work, document, row, *rest)
 
     @contextmanager
