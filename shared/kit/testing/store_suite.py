@@ -6,13 +6,15 @@ Each test takes a collection of its own, so that a suite can share one server.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 
-from shared.kit.document import Document
+from shared.kit.clock import SystemClock
+from shared.kit.document import SLOTS, Document
+from shared.kit.leases import Leases
 from shared.kit.store.port import EPOCH, MAX_DOCUMENT_BYTES, Found, Outcome, Store, Unstorable, Write
 from shared.kit.store.repository import indexes_of
 
@@ -71,6 +73,61 @@ async def seed(store: Store, collection: str, *writes: Write) -> None:
     """Write what must all land."""
     await store.ensure(collection, INDEXES)
     assert await store.write(collection, writes) == [WON] * len(writes)
+
+
+TAKING_OVER = (
+    "reading the table",
+    "table read",
+    "writing the table",
+    "table written",
+    "stamping",
+    "stamped",
+    "taken over",
+)
+"""The points of ``Leases.renew`` at which a worker takes slots over, in their order."""
+
+_LEASE = 10.0
+
+
+class _Stopped(SystemClock):
+    """A clock that goes on when told to."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def now(self) -> datetime:
+        return AT
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+class _Watched:
+    """A store as ``Leases`` uses it, that lets a test do something before and after each call."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.at: Callable[[str], Awaitable[None]] = self._nothing
+
+    async def _nothing(self, point: str) -> None:
+        return None
+
+    async def load(self, collection: str, ids: Sequence[str]) -> list[Found]:
+        await self.at("reading the table")
+        found = await self._store.load(collection, ids)
+        await self.at("table read")
+        return found
+
+    async def write(self, collection: str, writes: Sequence[Write]) -> list[Outcome | Unstorable]:
+        await self.at("writing the table")
+        outcomes = await self._store.write(collection, writes)
+        await self.at("table written")
+        return outcomes
+
+    async def stamp(self, collection: str, slots: Mapping[int, int], until: datetime, queue: str = "") -> None:
+        await self.at("stamping")
+        await self._store.stamp(collection, slots, until, queue)
+        await self.at("stamped")
 
 
 class StoreSuite:
@@ -281,6 +338,37 @@ class StoreSuite:
         await store.stamp("unfenced", {1: 5}, AT)
 
         assert await store.write("unfenced", [Write("a", 1, {"version": 2})]) == [WON]
+
+    async def test_once_a_takeover_has_stamped_its_epoch_no_write_of_the_old_owner_lands(self, store: Store) -> None:
+        """The old owner froze with its writes decided, and tries one at every point of its slots being taken over."""
+        await seed(store, "taken", *(fresh(point, slot=slot, due=AT) for slot, point in enumerate(TAKING_OVER)))
+        clock, landed = _Stopped(), dict[str, Outcome | Unstorable]()
+        old = Leases(store, clock, "suite.taken", "taken", "old", lease=_LEASE)
+        assert await old.renew()
+        staged = {
+            raw["_id"]: Write(raw["_id"], 1, {"version": 2, "by": "old"}, epoch=old.epoch(raw["slot"]))
+            for raw in await store.find("taken", {})
+        }
+
+        async def try_at(point: str) -> None:
+            (landed[point],) = await store.write("taken", [staged[point]])
+
+        watched = _Watched(store)
+        new = Leases(cast("Store", watched), clock, "suite.taken", "taken", "new", lease=_LEASE)
+        assert await new.renew()
+        assert new.slots == {}, "the old owner's beat was only just seen"
+        clock.seconds += 2 * _LEASE
+        watched.at = try_at
+        assert await new.renew()
+        await try_at("taken over")
+
+        assert new.slots == dict.fromkeys(range(SLOTS), 2)
+        fence = TAKING_OVER.index("stamped")
+        assert list(landed.items()) == [(point, WON if at < fence else LOST) for at, point in enumerate(TAKING_OVER)]
+        read = {raw["_id"]: (raw["version"], raw.get("by")) for raw in await store.find("taken", {})}
+        assert read == {point: (2, "old") if at < fence else (1, None) for at, point in enumerate(TAKING_OVER)}
+        mine = [Write(id, version, {"version": version + 1, "by": "new"}, epoch=2) for id, (version, _) in read.items()]
+        assert await store.write("taken", mine) == [WON] * len(mine)
 
     # -- what is stored comes back --------------------------------------------------------------------------
 
