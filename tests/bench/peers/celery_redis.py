@@ -15,7 +15,7 @@ from tests.bench.reminders_processes import Processes, passed
 from tests.bench.reminders_sides import Reminder
 
 if TYPE_CHECKING:
-    from celery import Celery
+    from celery import Celery  # type: ignore[import-untyped]
     from redis import Redis
 
 NAME = "Celery, Redis"

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import redis
 import urllib3
-from celery import Celery
+from celery import Celery  # type: ignore[import-untyped]
 
 from tests.bench.peers.text import message, wanted
 from tests.bench.reminders_sides import FAR
@@ -34,12 +34,15 @@ database = redis.Redis.from_url(URL, max_connections=2 * IN_FLIGHT)
 http = urllib3.PoolManager(maxsize=IN_FLIGHT, block=True)
 
 
-@app.task(name="send_reminder", autoretry_for=(urllib3.exceptions.HTTPError,), retry_backoff=True, max_retries=8)
+_AGAIN = {"autoretry_for": (urllib3.exceptions.HTTPError,), "retry_backoff": True, "max_retries": 8}
+
+
+@app.task(name="send_reminder", **_AGAIN)  # type: ignore[untyped-decorator]
 def send_reminder(reminder_id: str, patient_id: str, appointment_id: str) -> None:
     """Send one reminder, unless it is no longer wanted, and keep what became of it."""
     stored = database.mget(f"recipient:{patient_id}", f"visit:{appointment_id}")
     recipient, visit = (json.loads(each) if each else None for each in stored)
-    if not wanted(recipient, visit):
+    if recipient is None or visit is None or not wanted(recipient, visit):
         outcome = {"state": "dropped"}
     else:
         answer = http.request(

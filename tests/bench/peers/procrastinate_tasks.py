@@ -44,17 +44,15 @@ async def work(conninfo: str, gateway: str, in_flight: int) -> None:
     """Run jobs until the process is ended."""
     # "your pool will need to contain as many connections as your concurrency (plus one)" (Discussions)
     app = app_of(conninfo, in_flight + 1)
-    pool = AsyncConnectionPool(
-        conninfo, kwargs={"autocommit": True, "row_factory": dict_row}, min_size=2, max_size=in_flight, open=False
-    )
+    pool = AsyncConnectionPool(conninfo, kwargs={"autocommit": True}, min_size=2, max_size=in_flight, open=False)
     http = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=in_flight), timeout=aiohttp.ClientTimeout(total=15)
     )
 
     @app.task(name=TASK, queue="reminders", retry=RetryStrategy(max_attempts=8, exponential_wait=2))
     async def send_reminder(reminder_id: str, patient_id: str, appointment_id: str) -> None:
-        async with pool.connection() as connection:
-            row = await (await connection.execute(_LOAD, (appointment_id,))).fetchone()
+        async with pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+            row = await (await cursor.execute(_LOAD, (appointment_id,))).fetchone()
         state, gateway_id = "dropped", None
         if row is not None and wanted(row, row):
             body, headers = message(reminder_id, row, row), {"Idempotency-Key": reminder_id}

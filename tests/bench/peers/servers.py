@@ -68,8 +68,19 @@ async def start_postgres(processes: Processes) -> tuple[Started, str]:
             if parent.stat().st_uid == 0 and parent.is_relative_to("/tmp") and parent != Path("/tmp"):  # noqa: S108
                 parent.chmod(parent.stat().st_mode | 0o011)
     data = folder / "data"
-    made = [programs / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "-E", "UTF8", "--no-locale", "--no-sync"]
-    await asyncio.to_thread(subprocess.run, made, check=True, capture_output=True, user=user, cwd="/")
+    made = [
+        str(programs / "initdb"),
+        "-D",
+        str(data),
+        "-U",
+        "postgres",
+        "--auth=trust",
+        "-E",
+        "UTF8",
+        "--no-locale",
+        "--no-sync",
+    ]
+    await asyncio.to_thread(lambda: subprocess.run(made, check=True, capture_output=True, user=user, cwd="/"))
     argv = [str(programs / "postgres"), "-D", str(data), "-h", LOOPBACK, "-p", str(port), "-k", str(folder)]
     argv += ["-c", "shared_buffers=1GB", "-c", "max_connections=200"]
     started = processes.start("postgres", argv, user=user)

@@ -40,9 +40,9 @@ def visit_of(reminder: Reminder) -> dict[str, Any]:
     }
 
 
-def wanted(recipient: Mapping[str, Any] | None, visit: Mapping[str, Any] | None) -> bool:
+def wanted(recipient: Mapping[str, Any], visit: Mapping[str, Any]) -> bool:
     """Whether, as things stand now, the text is to go: consent was not taken back, the visit was not called off."""
-    return bool(recipient and visit and recipient["consent"] and visit["state"] == "booked")
+    return bool(recipient["consent"]) and visit["state"] == "booked"
 
 
 def message(reminder_id: str, recipient: Mapping[str, Any], visit: Mapping[str, Any]) -> dict[str, str]:
