@@ -255,7 +255,7 @@ class _GuardedRoute(APIRoute):
             traced = door.telemetry.start(
                 f"{request.method} {template}",
                 well_formed(request.headers.get("traceparent")),
-                {"http.request.method": request.method, "http.route": template},
+                lambda: {"http.request.method": request.method, "http.route": template},
                 kind=SpanKind.SERVER,
             )
             with traced:

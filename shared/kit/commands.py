@@ -187,7 +187,7 @@ class Commands:
         return self._telemetry.start(
             f"decide {type(command).__name__}",
             case or request.trace,
-            {
+            lambda: {
                 "carerelay.document.type": held.type.__name__,
                 "carerelay.document.id": held.id,
                 **case_attributes(command),

@@ -299,7 +299,7 @@ class Reactor:
             traced = self._telemetry.start(
                 f"process {item.event.type}",
                 own or item.trace,
-                {
+                lambda: {
                     "messaging.system": "kafka",
                     "messaging.operation.type": "process",
                     "messaging.destination.name": item.record.topic,

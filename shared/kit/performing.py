@@ -22,7 +22,7 @@ from shared.kit.document import Attempt, Document
 from shared.kit.parking import WAITS, Parking, parking_key, shown_key
 from shared.kit.store.port import Outcome, StoreUnavailable, Unstorable, Write
 from shared.kit.store.repository import Held, NewerShape, Repository, hold
-from shared.kit.telemetry import Telemetry, case_attributes, log, where_raised
+from shared.kit.telemetry import Telemetry, about, log, where_raised
 
 _AGAIN = 3
 """How often a write is tried on fresh documents before the batch is given back."""
@@ -61,11 +61,9 @@ async def perform(
     traced = telemetry.start(
         f"call {row.name}",
         document.trace,
-        {
-            "carerelay.document.type": type(document).__name__,
-            "carerelay.document.id": document.id,
+        lambda: {
+            **about(document),
             "carerelay.attempt": attempt.number,
-            **case_attributes(document),
         },
     )
     outcome: Any

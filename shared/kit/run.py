@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import httpx
 import uvicorn
+import uvloop
 from fastapi import FastAPI
 from pydantic import ValidationError
 
@@ -256,4 +257,4 @@ def main(
         sys.exit(asyncio.run(parked(store_of(name, configured), clock_of(configured), arguments)))
     if arguments.command == "shrink":
         sys.exit(asyncio.run(shrunk(name, configured, build, arguments.days)))
-    asyncio.run(serve(name, configured, build, arguments.command))
+    uvloop.run(serve(name, configured, build, arguments.command))

@@ -10,9 +10,10 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -160,9 +161,9 @@ def _unsampled(traceparent: str) -> bool:
 
 def well_formed(traceparent: str | None) -> str | None:
     """A traceparent from outside, or None where it is not one: it will be stored and handed on."""
-    if traceparent is None or not _TRACEPARENT.match(traceparent) or _context(traceparent) is None:
+    if traceparent is None or not _TRACEPARENT.match(traceparent):
         return None
-    return traceparent
+    return traceparent if traceparent[3:35].strip("0") and traceparent[36:52].strip("0") else None
 
 
 _TRACEPARENT_LENGTH = 55
@@ -243,12 +244,16 @@ class Telemetry:
         self,
         name: str,
         parent: str | None,
-        attributes: Attributes | None = None,
+        attributes: Callable[[], Attributes] | None = None,
         *,
         kind: SpanKind = SpanKind.INTERNAL,
         links: Sequence[str | None] = (),
     ) -> Traced:
-        """Begin a piece of work under a W3C ``parent`` context, or as a new trace where there is none."""
+        """Begin a piece of work under a W3C ``parent`` context, or as a new trace where there is none.
+
+        ``attributes`` is asked only where the span is recorded: most are not, and to say what they are about costs more
+        than the rest of them.
+        """
         if self._tracer is None or (parent is not None and _unsampled(parent)):
             return Traced(parent)
         around = _context(parent) if parent else None
@@ -257,9 +262,10 @@ class Telemetry:
             name,
             context=trace.set_span_in_context(NonRecordingSpan(around)) if around else Context(),
             kind=kind,
-            attributes=dict(attributes) if attributes else None,
             links=linked,
         )
+        if attributes is not None and span.is_recording():
+            span.set_attributes(dict(attributes() or {}))
         made = span.get_span_context()
         handed_on = f"00-{made.trace_id:032x}-{made.span_id:016x}-{int(made.trace_flags):02x}"
         return Traced(handed_on, span if span.is_recording() else None)
@@ -278,8 +284,25 @@ CASE_FIELDS = ("patient_id", "referral_id", "authorization_id", "appointment_id"
 def case_attributes(message: object) -> dict[str, str | int | float | bool]:
     """The opaque case ids that a message or document carries, as span attributes."""
     found: dict[str, str | int | float | bool] = {}
-    for name in CASE_FIELDS:
+    kind: Any = type(message)
+    for name in _case_fields(kind):
         value = getattr(message, name, None)
         if isinstance(value, str):
             found[f"carerelay.{name}"] = value
     return found
+
+
+def about(document: Any) -> dict[str, str | int | float | bool]:
+    """What every span of work on a document says of it: its type, its id, and the opaque case ids that it carries."""
+    return {
+        "carerelay.document.type": type(document).__name__,
+        "carerelay.document.id": document.id,
+        **case_attributes(document),
+    }
+
+
+@cache
+def _case_fields(kind: Any) -> tuple[str, ...]:
+    """Which of them a type may have: a model is asked once, since it is slow to say no."""
+    declared = getattr(kind, "model_fields", None)
+    return CASE_FIELDS if declared is None else tuple(name for name in CASE_FIELDS if name in declared)

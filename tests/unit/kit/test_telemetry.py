@@ -169,7 +169,7 @@ def test_spans_carry_the_opaque_case_ids_of_a_message() -> None:
 def test_spans_go_to_a_file_as_whole_lines(tmp_path: Path) -> None:
     telemetry = Telemetry.configure("toy", ratio=1.0, traces_file=tmp_path / "deep" / "traces.jsonl")
 
-    with telemetry.start("outer", SAMPLED, {"a": 1}) as outer:
+    with telemetry.start("outer", SAMPLED, lambda: {"a": 1}) as outer:
         telemetry.start("inner", outer.context, links=[SAMPLED]).end(RuntimeError(CANARY))
     telemetry.close()
 
