@@ -41,9 +41,9 @@ class KitSettings(BaseSettings):
     max_requests: int = Field(64, ge=1, description="requests in work at once; beyond that 429")
     max_publishing: int = Field(10_000, ge=1, description="documents waiting to be published; beyond that the sweeper")
     lease_seconds: float = Field(
-        7.0, gt=0, description="with its margin, how long a dead worker's slots lie idle: up to 5/3 of it and a look"
+        6.0, gt=0, description="with its margin, how long a dead worker's slots lie idle: up to 5/3 of it and a look"
     )
-    lease_margin_seconds: float = Field(2.0, ge=0)
+    lease_margin_seconds: float = Field(1.5, ge=0)
     poll_seconds: float = Field(0.5, gt=0, description="how often a worker looks for due work")
     sweep_after_seconds: float = Field(3.0, ge=0, description="how long an event may wait before it is swept")
     drain_seconds: float = Field(20.0, gt=0, description="how long SIGTERM waits for what is in work")

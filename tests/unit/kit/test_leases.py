@@ -119,8 +119,8 @@ async def test_who_dies_is_followed_after_a_lease_and_not_before(workers: Worker
 
 
 @pytest.mark.parametrize("phase", range(10))
-async def test_by_the_default_settings_who_dies_is_followed_within_twelve_seconds(workers: Workers, phase: int) -> None:
-    """Whenever in the survivor's interval between two beats it beat for the last time; fifteen are promised for all."""
+async def test_by_the_default_settings_who_dies_is_followed_within_ten_seconds(workers: Workers, phase: int) -> None:
+    """Whenever it beat for the last time, so that what it left can be done within fifteen."""
     settings = KitSettings()
     lease, between = settings.lease_seconds, settings.lease_seconds / 3
     dead, survivor = (workers.add(name, lease, settings.lease_margin_seconds) for name in "ab")
@@ -139,7 +139,7 @@ async def test_by_the_default_settings_who_dies_is_followed_within_twelve_second
         workers.clock.pass_(between)
         waited += between
 
-    assert lease < waited <= 12.0
+    assert lease < waited <= 10.0 + 1e-6
 
 
 async def test_every_new_owner_of_a_slot_has_a_higher_epoch(workers: Workers) -> None:
