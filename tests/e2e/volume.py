@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -61,7 +62,7 @@ async def shared(store: Store, queue: str) -> dict[str, set[int]]:
 class Ledger(Book):
     """What a gateway took: each arrival of each key, and the message it was about.
 
-    ``answering`` is whether answers are sent; what is taken meanwhile is never answered.
+    While ``holding``, what is taken is not answered.
     """
 
     def __init__(self) -> None:
@@ -69,7 +70,8 @@ class Ledger(Book):
         self.arrivals: dict[str, list[float]] = defaultdict(list)
         self.keys_of: dict[str, set[str]] = defaultdict(set)
         self.unanswered = 0
-        self.answering = True
+        self.holding = False
+        self._held: list[Callable[[], None]] = []
 
     def take(self, key: str, body: bytes) -> tuple[int, bytes]:
         """Note one request, and count it."""
@@ -79,10 +81,20 @@ class Ledger(Book):
             self.keys_of[json.loads(body)["reference"]].add(key)
         return status, answer
 
-    @property
-    def last(self) -> float:
-        """When something was last taken, in seconds since 1970."""
-        return max((times[-1] for times in self.arrivals.values()), default=0.0)
+    def answered(self, answer: Callable[[], None]) -> None:
+        """Send an answer, now or when no more is held back."""
+        if self.holding:
+            self._held.append(answer)
+        else:
+            self.unanswered -= 1
+            answer()
+
+    def let_go(self) -> None:
+        """Send the answers that were held back, and hold back no more."""
+        self.holding = False
+        held, self._held = self._held, []
+        for answer in held:
+            self.answered(answer)
 
 
 class SlowDoor(Door):
@@ -95,13 +107,8 @@ class SlowDoor(Door):
 
     def _answer(self, status: int, body: bytes) -> None:
         self._ledger.unanswered += 1
-        if self._ledger.answering:
-            asyncio.get_running_loop().call_later(self._latency, self._late, status, body)
-
-    def _late(self, status: int, body: bytes) -> None:
-        if self._ledger.answering:
-            self._ledger.unanswered -= 1
-            super()._answer(status, body)
+        answer = partial(super()._answer, status, body)
+        asyncio.get_running_loop().call_later(self._latency, self._ledger.answered, answer)
 
 
 @asynccontextmanager
@@ -161,13 +168,24 @@ class Scene:
         self.tell(f"ended: {states}")
         return states
 
-    async def only_known_or_unknown(self, within: float, unknown: int) -> None:
-        """Wait until every reminder has an outcome: accepted, or, of so many at the most, unknown."""
+    async def in_flight(self, number: int) -> None:
+        """Hold answers back until so many calls wait for theirs."""
+        self.ledger.holding = True
+
+        async def look() -> bool:
+            return self.ledger.unanswered >= number
+
+        await until(look, 30, f"{number} calls in flight")
+        self.tell(f"{self.ledger.unanswered} calls in flight")
+
+    async def only_known_or_unknown(self, within: float, unknown: int) -> int:
+        """Wait until every reminder has an outcome: accepted, or, of so many at the most, unknown; how many are."""
         states = await self.kept(within)
         doubtful = states.pop("unknown", 0)
         assert states == {"accepted": len(self.reminders) - doubtful}
         assert doubtful <= unknown
         self.check_ledger(lost=doubtful)
+        return doubtful
 
     async def states(self) -> dict[str, int]:
         """How many of the reminders are in which state."""
