@@ -14,9 +14,11 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 from urllib.parse import parse_qs
 
 import httpx
+import uvloop
 
 from deploy.embedded.ports import LOOPBACK
 from tests.bench.reminders_processes import Processes, Started
@@ -86,8 +88,7 @@ class Door(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A sender connected."""
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's is one by what it does, not by its class
 
     def data_received(self, data: bytes) -> None:
         """Answer every request that is whole."""
@@ -177,4 +178,4 @@ async def serve(port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1])))
+    uvloop.run(serve(int(sys.argv[1])))

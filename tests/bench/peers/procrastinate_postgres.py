@@ -22,7 +22,7 @@ IN_FLIGHT = 20
 _CHUNK = 1000
 
 HOW = (
-    f"Procrastinate: {WORKERS} workers (one a core) of {IN_FLIGHT} asynchronous jobs each, a pool of as many "
+    f"Procrastinate: {WORKERS} workers (one a core) of {IN_FLIGHT} asynchronous jobs each on uvloop, a pool of as many "
     "connections and one more as its documentation says, polling every 0.5 s (CareRelay's own interval; its default is "
     "5 s), done jobs deleted; aiohttp and psycopg's pool in the jobs; PostgreSQL as it comes, with 1 GB of shared "
     "buffers. Half of what only waits was scheduled before what is due, half after: it looks through jobs in the order "

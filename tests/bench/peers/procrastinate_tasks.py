@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 
 import aiohttp
+import uvloop
 from procrastinate import App, PsycopgConnector, RetryStrategy
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
@@ -75,7 +75,7 @@ async def work(conninfo: str, gateway: str, in_flight: int) -> None:
 
 if __name__ == "__main__":
     environment = os.environ
-    asyncio.run(
+    uvloop.run(
         work(
             environment["REMINDERS_POSTGRES"],
             environment["REMINDERS_GATEWAY"],
