@@ -67,6 +67,7 @@ class Chassis:
         telemetry: Telemetry,
         ids: Ids,
         role: str = ALL,
+        call_ahead: float = 0.0,
     ) -> None:
         self.service = service
         self.settings = settings
@@ -74,6 +75,7 @@ class Chassis:
         self.bus = bus
         self.clock = clock
         self.role = role
+        self._call_ahead = call_ahead
         self.part = part = service.part(role)
         self.telemetry = telemetry
         self.worker_name = ids()
@@ -153,6 +155,7 @@ class Chassis:
             self.parking,
             queue=queue,
             sweep_after=timedelta(seconds=self.settings.sweep_after_seconds),
+            ahead=self._call_ahead,
         )
 
     def _became_due(self, queue: str, due: datetime) -> None:
@@ -235,7 +238,7 @@ class Chassis:
                 log.error("worker.failed", queue=worker.queue, error=where_raised(error), exc_info=error)
             if not did and not self._stopping.is_set():
                 # Not past the next beat: others count a worker's silence from the last one, and it theirs at each.
-                pause = min(self.settings.poll_seconds, max(renew_at - self.clock.monotonic(), 0.0))
+                pause = min(self.settings.poll_seconds, worker.pause, max(renew_at - self.clock.monotonic(), 0.0))
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(worker.wake.wait(), pause)
         with contextlib.suppress(StoreUnavailable, TimeoutError):

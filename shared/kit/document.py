@@ -109,8 +109,9 @@ class Document(Part):
 
     A subclass declares its fields, ``collection``, the ``indexes`` that routes, facts and listings find it by, a
     ``State`` with its ``transitions``, and which states are ``terminal``. Timers that processes of their own look after
-    are in ``queues``, by timer the name of its due queue; all others are in the queue without a name. Decisions change
-    it in place or build it anew and return it; the kit writes it.
+    are in ``queues``, by timer the name of its due queue; all others are in the queue without a name. ``callees`` says,
+    by due queue, which field tells who is called: whoever may not be called now is passed by. Decisions change it in
+    place or build it anew and return it; the kit writes it.
     """
 
     collection: ClassVar[str]
@@ -119,6 +120,7 @@ class Document(Part):
     transitions: ClassVar[dict[Any, frozenset[Any]]] = {}
     terminal: ClassVar[frozenset[Any]] = frozenset()
     queues: ClassVar[dict[str, str]] = {}
+    callees: ClassVar[dict[str, str]] = {}
     watch: ClassVar[Callable[[str, str, str], None] | None] = None
     """Tests set it on ``Document`` to see (document type, from, to) of every transition taken."""
 

@@ -7,6 +7,7 @@ carries the slot's epoch, so that a worker that lost its slot changes nothing an
 from __future__ import annotations
 
 import asyncio
+import bisect
 import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
@@ -18,6 +19,7 @@ from typing import Any
 from shared.kit.clock import Clock
 from shared.kit.decisions import Due, Facts, Refused, Unanswered, Want, Wants
 from shared.kit.document import Attempt, Document, due_field, epoch_field, queue_key
+from shared.kit.horizon import Horizon, Look
 from shared.kit.jobs import Call, Dispatch, Job, Jobs, Timer
 from shared.kit.leases import Leases
 from shared.kit.pacing import Allowance, Pacer
@@ -25,11 +27,22 @@ from shared.kit.parking import Parking
 from shared.kit.performing import perform
 from shared.kit.store.port import EPOCH, Found, Outcome, Store, StoreUnavailable, Unstorable, Write
 from shared.kit.store.repository import Held, Repository, Unsent, hold, unsent_of
-from shared.kit.telemetry import Telemetry, case_attributes, log, where_raised
+from shared.kit.telemetry import Telemetry, about, log, where_raised
 
 BATCH = 200
 HINT = 1000
 FAILURES_TO_PARK = 5
+_WORTH_IT = 20
+"""So few documents for us in a look over all slots are better looked for slot by slot."""
+_ONE_BY_ONE = 0.5
+"""Seconds in which, after a look over all slots in vain, each slot is looked into by itself."""
+_LOOK_PAST = 2.0
+"""Seconds after which a slot is looked into again that held nothing to be done, or nothing for who may be called."""
+_DEEPEST = 20_000
+_STRANGE = 8
+"""So many slots in which nobody was called yet are looked into in one pass."""
+_BREATH = 0.02
+"""Seconds that a worker waits at least when nobody may be called, so that calls are begun several at a time."""
 _BACKOFF = (timedelta(seconds=1), timedelta(hours=1))
 
 
@@ -76,6 +89,7 @@ class _Begun:
     epoch: int
     row: Call
     pace: str | None
+    whom: str
     fresh: asyncio.Task[_Fresh]
 
 
@@ -103,6 +117,7 @@ class DueWorker:
         *,
         queue: str = "",
         sweep_after: timedelta = timedelta(seconds=3),
+        ahead: float = 0.0,
     ) -> None:
         self.key = queue_key(document.collection, queue)
         self.queue = f"{service}.{self.key}"
@@ -118,7 +133,7 @@ class DueWorker:
         self._publish = publish
         self._parking = parking
         self._sweep_after = sweep_after
-        self._pacer = Pacer(repository.clock.monotonic)
+        self._pacer = Pacer(repository.clock.monotonic, ahead)
         self._calling: dict[tuple[str, str], tuple[int, asyncio.Task[None]]] = {}
         self._not_made: set[tuple[str, int]] = set()
         """Attempts of which this process is sure that their call was not begun, whatever became of their write: by id
@@ -126,8 +141,18 @@ class DueWorker:
         self._outcomes: dict[tuple[str, str], _Outcome] = {}
         self._taken: Counter[str] = Counter()
         """By call: how many are in flight, or will be once their intentions are written."""
-        self._dry: dict[int, float] = {}
-        """Slots in which nobody may be called before a time by the monotonic clock."""
+        self._callee = document.callees.get(queue)
+        self._calls_alone = all(isinstance(row, Call) and row.pace is not None for row in self._rows.values())
+        self._dry: dict[tuple[int, str], float] = {}
+        """By slot, who may not be called before a time by the monotonic clock."""
+        self._empty: dict[int, float] = {}
+        """Slots that are not looked into before a time: there was nothing to be done in them."""
+        self._looked_past: dict[int, float] = {}
+        self._depth: dict[int, int] = {}
+        """By slot, how many due documents stand before others, and call who may not be called now."""
+        self._hinted = ("slot", due_field(queue), *([self._callee] if self._callee else []))
+        self._one_by_one_until = float("-inf")
+        self._horizon = Horizon()
         self._turn = 0
         self.in_work = 0
 
@@ -165,11 +190,13 @@ class DueWorker:
         settled = await self.settle()
         slots = self.leases.slots
         self._pacer.retain(slots)
+        self._horizon.retain(slots)
         now = self._clock.monotonic()
-        self._dry = {slot: until for slot, until in self._dry.items() if slot in slots and until > now}
-        if not self._rows or len(slots) == len(self._dry):
+        self._dry = {place: until for place, until in self._dry.items() if place[0] in slots and until > now}
+        self._empty = {slot: until for slot, until in self._empty.items() if slot in slots and until > now}
+        if not self._rows or not slots:
             return settled
-        found = await self._due(slots.keys() - self._dry.keys())
+        found = await self._due(slots.keys())
         if not found:
             return settled
         self.in_work = len(found)
@@ -178,33 +205,91 @@ class DueWorker:
         finally:
             self.in_work = 0
 
-    async def _due(self, ready: Set[int]) -> list[Found]:
+    @property
+    def pause(self) -> float:
+        """Seconds until somebody may be called who may not be now; infinite where nobody waits for that."""
+        return max(_BREATH, min(self._dry.values(), default=float("inf")) - self._clock.monotonic())
+
+    async def _due(self, slots: Set[int]) -> list[Found]:
         """The documents that are due in these slots, the longest due first.
 
         One look over all slots tells where there is work. Only when that look is full of documents that are not for us
-        now, other workers' or in slots that wait, are our own slots asked one by one, each for its share.
+        now, other workers' or such that call who may not be called, are our own slots asked one by one, each for its
+        share, and those passed by.
         """
-        time = due_field(self._due_queue)
-        reach = {time: {"$gte": EPOCH, "$lte": self._clock.now()}}
-        limit = HINT + len(self._in_flight())
-        hints = await self._store.find(self.document.collection, reach, sort=time, limit=limit, fields=("slot", time))
-        flying = self._in_flight()
-        mine = [hint["_id"] for hint in hints if hint["slot"] in ready and hint["_id"] not in flying][:BATCH]
-        if mine or len(hints) < limit:
-            return await self._store.load(self.document.collection, mine) if mine else []
-        in_order = sorted(ready)
-        begin = self._turn % len(in_order)
-        free: list[Found] = []
-        for slot in (*in_order[begin:], *in_order[:begin]):
+        if self._clock.monotonic() >= self._one_by_one_until:
+            limit = HINT + len(self._in_flight())
+            hints, all_of_it = await self._horizon.first(
+                self._look(), None, {}, limit=limit, enough=BATCH, fields=self._hinted
+            )
             flying = self._in_flight()
-            here = sum(at == slot for at, _ in self._calling.values())
-            share = here + max(10, BATCH // len(in_order))
-            found = await self._store.find(self.document.collection, {"slot": slot, **reach}, sort=time, limit=share)
-            free.extend(raw for raw in found if raw["_id"] not in flying)
-            self._turn = slot + 1
+            free = [hint for hint in hints if hint["slot"] in slots and hint["_id"] not in flying]
+            mine = [hint["_id"] for hint in free if not self._is_dry(hint)][:BATCH]
+            if len(mine) >= _WORTH_IT or all_of_it:
+                return await self._store.load(self.document.collection, mine) if mine else []
+            self._one_by_one_until = self._clock.monotonic() + _ONE_BY_ONE
+        return await self._due_one_by_one(sorted(slots - self._empty.keys()))
+
+    async def _due_one_by_one(self, slots: Sequence[int]) -> list[Found]:
+        """The documents that are due in each of these slots, but those that call who may not be called now.
+
+        Where everybody known may not be called, a slot is looked into now and then, for somebody else.
+        """
+        now, look = self._clock.monotonic(), self._look()
+        room, flying = self._pacer.room(), self._in_flight()
+        in_slot = Counter(slot for slot, _ in self._calling.values())
+        shut = {slot for slot, _ in self._dry}
+        begin = bisect.bisect_left(slots, self._turn)
+        free: list[str] = []
+        strange = 0
+        for slot in (*slots[begin:], *slots[:begin]):
+            strange += slot not in room
+            if self._calls_alone and slot not in room and strange > _STRANGE:
+                continue  # In its turn: most slots in which nobody was ever called hold nobody.
+            if slot in shut and (not self._callee or (not room.get(slot) and self._looked_past.get(slot, now) > now)):
+                continue
+            share = max(10, BATCH // len(slots))
+            if self._calls_alone and slot in room:
+                share = max(1, min(room[slot], BATCH))
+            limit = share + in_slot[slot] + (self._depth.get(slot, 0) if slot in shut else 0)
+            where = {"slot": slot}
+            hints, all_of_it = await self._horizon.first(
+                look, slot, where, limit=limit, enough=limit, fields=self._hinted
+            )
+            new = [hint["_id"] for hint in hints if hint["_id"] not in flying and not self._is_dry(hint)][:share]
+            free.extend(new)
+            if not new and all_of_it:
+                again = [until for (at, _), until in self._dry.items() if at == slot]
+                self._empty[slot] = min([now + _LOOK_PAST, *again])
+            elif not new:
+                self._depth[slot] = min(max(BATCH // 2, 2 * self._depth.get(slot, 0)), _DEEPEST)
+            if slot in shut and (new or all_of_it):
+                self._looked_past[slot] = now + _LOOK_PAST
+            if slot not in room or not self._calls_alone:
+                self._turn = slot + 1
             if len(free) >= BATCH:
                 break
-        return free[:BATCH]
+        return await self._store.load(self.document.collection, free[:BATCH])
+
+    def _look(self) -> Look:
+        return Look(self._store, self.document.collection, due_field(self._due_queue), self._clock.now())
+
+    def _is_dry(self, hint: Mapping[str, Any]) -> bool:
+        """Whether a due document calls who may not be called now."""
+        return (hint["slot"], hint.get(self._callee, "") if self._callee else "") in self._dry
+
+    def _whom(self, document: Document) -> str:
+        """Who is called for a document, as far as that is told by a field."""
+        return str(getattr(document, self._callee)) if self._callee else ""
+
+    def _let_dry(self, key: str, slot: int, whom: str) -> None:
+        """Remember until when somebody may not be called, or that he may be."""
+        wait = self._pacer.wait(key)
+        if wait > 0:
+            self._dry[slot, whom] = self._clock.monotonic() + min(wait, 1.0)
+        else:
+            self._dry.pop((slot, whom), None)
+            self._empty.pop(slot, None)
 
     async def _decide(self, found: Sequence[Found]) -> int:
         """Decide on due documents, write once, and begin the calls that the winners intend."""
@@ -303,11 +388,7 @@ class DueWorker:
             traced = self._telemetry.start(
                 f"due {name}",
                 document.trace,
-                {
-                    "carerelay.document.type": self.document.__name__,
-                    "carerelay.document.id": document.id,
-                    **case_attributes(document),
-                },
+                partial(about, document),
             )
             try:
                 document = await self._fire_one(work, document, row, Due(name, at), now, facts)
@@ -331,8 +412,8 @@ class DueWorker:
         if row.pace is not None:
             key, allowance = row.pace(document)
             wait = self._pacer.begin(key, work.slot, allowance)
+            self._let_dry(key, work.slot, self._whom(document))
             if wait > 0:
-                self._dry[work.slot] = self._clock.monotonic() + min(wait, 1.0)
                 return False
             work.paces[row.name] = key
         self._taken[row.name] += 1
@@ -348,6 +429,8 @@ class DueWorker:
                 self._taken[name] -= 1
                 if (key := work.paces.pop(name, None)) is not None:
                     self._pacer.take_back(key)
+                    if work.held.document is not None:
+                        self._let_dry(key, work.slot, self._whom(work.held.document))
 
     async def _fire_one(
         self, work: _Work, document: Any, row: Job, due: Due, now: datetime, facts: dict[Want, list[Any]]
@@ -411,7 +494,8 @@ class DueWorker:
             return
         fresh = asyncio.ensure_future(self._read_again([(work.held.id, row) for work, row in begun]))
         for work, row in begun:
-            call = _Begun(work.held.id, work.slot, work.epoch, row, work.paces.get(row.name), fresh)
+            whom = self._whom(work.held.document) if work.held.document is not None else ""
+            call = _Begun(work.held.id, work.slot, work.epoch, row, work.paces.get(row.name), whom, fresh)
             task = asyncio.ensure_future(self._call(call))
             self._calling[call.id, row.name] = (call.slot, task)
             task.add_done_callback(partial(self._called, call))
@@ -435,7 +519,8 @@ class DueWorker:
         if not task.cancelled() and (error := task.exception()) is not None:
             reason = where_raised(error)
             log.warning("call.failed", queue=self.queue, timer=call.row.name, document=call.id, error=reason)
-        self._dry.pop(call.slot, None)
+        if call.pace is not None:
+            self._let_dry(call.pace, call.slot, call.whom)
         self.wake.set()
 
     async def _call(self, call: _Begun) -> None:
@@ -457,6 +542,8 @@ class DueWorker:
             if row.check is not None and not row.check(document, known, self._clock.now()):
                 await self._withdraw(id, row.name, attempt)
                 return
+            if call.pace is not None and (wait := self._pacer.departs_in(call.pace)) > 0:
+                await asyncio.sleep(wait)
             epoch = self.leases.epoch(raw["slot"])
             if epoch is None or not self.leases.may_call() or raw[epoch_field(self._due_queue)] > epoch:
                 # Its timer still stands: it is found again, by us or by the slot's next owner.

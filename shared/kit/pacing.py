@@ -14,6 +14,9 @@ from shared.kit.decisions import Refused, Unanswered
 _WHOLE = 1.0 - 1e-9
 """A token, but for what is lost in adding up its parts; the next one then has as much less."""
 
+_NO_PLACE = 1.0
+"""Seconds that are told where all places are taken; whose call ends knows better."""
+
 _LONGEST_COOL_DOWN = 16
 """A breaker that its probe opens again stays open twice as long, up to so many times the first."""
 
@@ -37,7 +40,10 @@ class Allowance:
 class _Side:
     slot: int
     at: float
+    allowance: Allowance
     tokens: float = 0.0
+    out: float = 0.0
+    out_at: float = float("-inf")
     in_flight: int = 0
     failed: int = 0
     opened: int = 0
@@ -47,10 +53,15 @@ class _Side:
 
 
 class Pacer:
-    """Paces the calls of one worker. ``monotonic`` is in seconds."""
+    """Paces the calls of one worker. ``monotonic`` is in seconds.
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
+    Calls may begin ``ahead`` seconds before they may go out, so that one pass of a worker can begin all that go out
+    until its next one.
+    """
+
+    def __init__(self, monotonic: Callable[[], float], ahead: float = 0.0) -> None:
         self._monotonic = monotonic
+        self._ahead = ahead
         self._sides: dict[str, _Side] = {}
 
     def begin(self, key: str, slot: int, allowance: Allowance) -> float:
@@ -58,21 +69,61 @@ class Pacer:
         now = self._monotonic()
         side = self._sides.get(key)
         if side is None:
-            side = self._sides[key] = _Side(slot, now)
+            side = self._sides[key] = _Side(slot, now, allowance, out_at=now)
         if side.lost:
             side.lost, side.tokens, side.at = False, 0.0, now
+            side.out, side.out_at = min(0.0, side.out), now
+        side.allowance = allowance
+        wait = self.wait(key)
+        if wait == 0.0:
+            side.tokens -= 1.0
+            side.in_flight += 1
+        return wait
+
+    def wait(self, key: str) -> float:
+        """Seconds until another call may begin, as far as is known; a place among those in flight has no time."""
+        side = self._sides.get(key)
+        if side is None:
+            return 0.0
+        now, allowance = self._monotonic(), side.allowance
         side.tokens = min(allowance.burst, side.tokens + (now - side.at) * allowance.rate)
         side.at = now
         if now < side.closed_until:
             return side.closed_until - now
         most = 1 if side.failed >= allowance.failures else allowance.concurrency
         if side.in_flight >= most:
-            return 1.0
-        if side.tokens < _WHOLE:
-            return (1.0 - side.tokens) / allowance.rate if allowance.rate > 0 else 60.0
-        side.tokens -= 1.0
-        side.in_flight += 1
+            return _NO_PLACE
+        tokens = side.tokens + self._ahead * allowance.rate
+        if tokens < _WHOLE:
+            return (1.0 - tokens) / allowance.rate if allowance.rate > 0 else 60.0
         return 0.0
+
+    def room(self) -> dict[int, int]:
+        """By slot, how many calls may begin now, of all that were ever called in it."""
+        found: dict[int, int] = {}
+        for key, side in self._sides.items():
+            free = (
+                int(side.tokens + self._ahead * side.allowance.rate + 1.0 - _WHOLE)
+                if not side.lost and self.wait(key) == 0.0
+                else 0
+            )
+            most = 1 if side.failed >= side.allowance.failures else side.allowance.concurrency
+            found[side.slot] = found.get(side.slot, 0) + max(0, min(free, most - side.in_flight))
+        return found
+
+    def departs_in(self, key: str) -> float:
+        """Seconds that a call which has begun must still wait before it goes out; its going out is reserved.
+
+        Between beginning and going out lies a write, of no certain length: what was held up there and what comes after
+        it must not go out together.
+        """
+        side = self._sides.get(key)
+        if side is None:
+            return 0.0
+        now, allowance = self._monotonic(), side.allowance
+        side.out = min(allowance.burst, side.out + (now - side.out_at) * allowance.rate) - 1.0
+        side.out_at = now
+        return max(0.0, -side.out / allowance.rate) if allowance.rate > 0 else 0.0
 
     def take_back(self, key: str) -> None:
         """A call that may begin was not made."""

@@ -96,6 +96,7 @@ async def serve(name: str, settings: S, build: Callable[[S, httpx.AsyncClient], 
             telemetry=telemetry,
             ids=random_id,
             role=role,
+            call_ahead=settings.call_ahead_seconds,
         )
         server = uvicorn.Server(uvicorn_config(chassis.app, settings))
         await _prepared(chassis)

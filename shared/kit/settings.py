@@ -45,5 +45,8 @@ class KitSettings(BaseSettings):
     )
     lease_margin_seconds: float = Field(1.5, ge=0)
     poll_seconds: float = Field(0.5, gt=0, description="how often a worker looks for due work")
+    call_ahead_seconds: float = Field(
+        0.5, ge=0, description="how long before a paced call its intention may be written"
+    )
     sweep_after_seconds: float = Field(3.0, ge=0, description="how long an event may wait before it is swept")
     drain_seconds: float = Field(20.0, gt=0, description="how long SIGTERM waits for what is in work")
