@@ -93,14 +93,17 @@ def jobs(client: PayerClient, rules: RuleBook) -> tuple[Jobs, ...]:
 
 
 def pace_of(rules: RuleBook, purpose: Purpose) -> Pace:
-    """How fast the share of a payer that a request belongs to may be called for a purpose."""
+    """How fast the share of a payer that a request belongs to may be called for a purpose.
+
+    Half of what may come at once is kept back: calls that went out apart may arrive together.
+    """
 
     @lru_cache(4096)
     def allowance(payer_id: str, stray: bool) -> Allowance:
         budget = rules.budget(payer_id, purpose)
         return Allowance(
             rate=budget.a_second / _STRAYS if stray else budget.a_second,
-            burst=1.0 if stray else budget.burst,
+            burst=1.0 if stray else (1.0 + budget.burst) / 2,
             concurrency=1 if stray else budget.in_flight,
             failures=budget.failures,
             cool_down=budget.left_alone,

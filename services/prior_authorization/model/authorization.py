@@ -132,6 +132,7 @@ class Authorization(Document):
     }
     terminal: ClassVar = frozenset({State.NOT_REQUIRED, State.WITHDRAWN})
     queues: ClassVar = {"poll": "poll"}
+    callees: ClassVar = {"": "payer_id", "poll": "payer_id"}
 
     state: State = State.AWAITING_MEMBER
     referral_id: str
