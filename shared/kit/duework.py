@@ -39,6 +39,7 @@ _ONE_BY_ONE = 0.5
 _LOOK_PAST = 2.0
 """Seconds after which a slot is looked into again that held nothing to be done, or nothing for who may be called."""
 _DEEPEST = 20_000
+_UNKNOWN_ROOM = 10
 _STRANGE = 8
 """So many slots in which nobody was called yet are looked into in one pass."""
 _BREATH = 0.02
@@ -217,6 +218,7 @@ class DueWorker:
         now, other workers' or such that call who may not be called, are our own slots asked one by one, each for its
         share, and those passed by.
         """
+        mine: list[str] = []
         if self._clock.monotonic() >= self._one_by_one_until:
             limit = HINT + len(self._in_flight())
             hints, all_of_it = await self._horizon.first(
@@ -224,14 +226,15 @@ class DueWorker:
             )
             flying = self._in_flight()
             free = [hint for hint in hints if hint["slot"] in slots and hint["_id"] not in flying]
-            mine = [hint["_id"] for hint in free if not self._is_dry(hint)][:BATCH]
+            mine = self._as_may_be_called([hint for hint in free if not self._is_dry(hint)])
             if len(mine) >= _WORTH_IT or all_of_it:
                 return await self._store.load(self.document.collection, mine) if mine else []
             self._one_by_one_until = self._clock.monotonic() + _ONE_BY_ONE
-        return await self._due_one_by_one(sorted(slots - self._empty.keys()))
+        mine += await self._due_one_by_one(sorted(slots - self._empty.keys()))
+        return await self._store.load(self.document.collection, list(dict.fromkeys(mine))[:BATCH]) if mine else []
 
-    async def _due_one_by_one(self, slots: Sequence[int]) -> list[Found]:
-        """The documents that are due in each of these slots, but those that call who may not be called now.
+    async def _due_one_by_one(self, slots: Sequence[int]) -> list[str]:
+        """The ids of documents that are due in each of these slots, but those that call who may not be called now.
 
         Where everybody known may not be called, a slot is looked into now and then, for somebody else.
         """
@@ -262,17 +265,31 @@ class DueWorker:
                 again = [until for (at, _), until in self._dry.items() if at == slot]
                 self._empty[slot] = min([now + _LOOK_PAST, *again])
             elif not new:
-                self._depth[slot] = min(max(BATCH // 2, 2 * self._depth.get(slot, 0)), _DEEPEST)
+                self._depth[slot] = min(max(BATCH, 4 * self._depth.get(slot, 0)), _DEEPEST)
             if slot in shut and (new or all_of_it):
                 self._looked_past[slot] = now + _LOOK_PAST
             if slot not in room or not self._calls_alone:
                 self._turn = slot + 1
             if len(free) >= BATCH:
                 break
-        return await self._store.load(self.document.collection, free[:BATCH])
+        return free
 
     def _look(self) -> Look:
         return Look(self._store, self.document.collection, due_field(self._due_queue), self._clock.now())
+
+    def _as_may_be_called(self, hints: Sequence[Found]) -> list[str]:
+        """The ids of the first of these, where all are calls no more of a slot than may begin now."""
+        if not self._calls_alone:
+            return [hint["_id"] for hint in hints[:BATCH]]
+        room = self._pacer.room()
+        taken: Counter[int] = Counter()
+        mine: list[str] = []
+        for hint in hints:
+            slot = hint["slot"]
+            if taken[slot] < max(1, room.get(slot, _UNKNOWN_ROOM)):
+                taken[slot] += 1
+                mine.append(hint["_id"])
+        return mine[:BATCH]
 
     def _is_dry(self, hint: Mapping[str, Any]) -> bool:
         """Whether a due document calls who may not be called now."""

@@ -253,7 +253,7 @@ async def test_who_never_answers_does_not_delay_others_in_its_slot() -> None:
     assert {slot_of(each.slot_key()) for each in (*waiting, *others)} == {slot_of("here")}
     await bench.put(*waiting, *others)
 
-    await look(town, chassis, times=20)
+    await look(town, chassis, times=30)
 
     assert {each.id for each in others} <= set(carriers.asked)
 
