@@ -6,9 +6,10 @@ from datetime import date
 
 import pytest
 
-from services.prior_authorization.model.rules import AppealPolicy, RuleBook, RulesError
+from services.prior_authorization.jobs import pace_of
+from services.prior_authorization.model.rules import AppealPolicy, Purpose, RuleBook, RulesError
 from shared.contracts.base import Coding
-from tests.unit.prior_authorization.cases import CONSULT, CPT, OFFICE_VISIT, SNOMED, shipped
+from tests.unit.prior_authorization.cases import CONSULT, CPT, OFFICE_VISIT, SNOMED, opened, shipped, uid
 
 DAY = date(2026, 3, 2)
 
@@ -93,3 +94,54 @@ def test_terms_of_a_named_payer_come_before_those_for_all() -> None:
 def test_a_rules_file_that_cannot_be_used_says_where(text: str, place: str) -> None:
     with pytest.raises(RulesError, match=place):
         RuleBook.parse(text)
+
+
+SPLIT = """
+[[payers]]
+payer = "*"
+poll = { a_second = 3, burst = 6, in_flight = 4 }
+[[payers]]
+payer = "giant"
+shares = 4
+submit = { a_second = 40, burst = 8, in_flight = 16 }
+poll = { a_second = 20, burst = 4, in_flight = 4, failures = 2, left_alone = 60 }
+"""
+
+
+def test_a_payer_that_is_not_named_has_a_budget_of_its_own() -> None:
+    budget = RuleBook().budget("unheard-of", Purpose.POLL)
+    assert (budget.a_second, budget.in_flight, budget.failures, budget.left_alone) == (10, 8, 5, 30)
+    assert RuleBook.parse(SPLIT).budget("unheard-of", Purpose.POLL).a_second == 3
+
+
+def test_the_shares_of_a_payer_together_have_its_budget() -> None:
+    book = RuleBook.parse(SPLIT)
+    submit, poll = book.budget("giant", Purpose.SUBMIT), book.budget("giant", Purpose.POLL)
+    assert (submit.a_second, submit.burst, submit.in_flight) == (10, 2, 4)
+    assert (poll.a_second, poll.burst, poll.in_flight, poll.failures, poll.left_alone) == (5, 1, 1, 2, 60)
+
+
+def test_what_cannot_be_split_so_far_is_refused() -> None:
+    with pytest.raises(RulesError, match="shares"):
+        RuleBook.parse('[[payers]]\npayer = "giant"\nshares = 9\n')
+
+
+def test_a_request_keeps_the_share_it_was_opened_in() -> None:
+    book = RuleBook.parse(SPLIT)
+    found = [opened(book, referral_id=uid("split", str(n)), payer_id="giant") for n in range(200)]
+    assert {document.share for document in found} == {0, 1, 2, 3}
+    assert len({document.slot_key() for document in found}) == 4
+    assert all(document.slot_key() == "giant" for document in found if document.share == 0), "as before it was split"
+    whole = opened(book, payer_id="small")
+    assert (whole.share, whole.slot_key()) == (0, "small")
+
+
+def test_each_share_is_paced_by_itself_and_what_strayed_from_another_payer_hardly_at_all() -> None:
+    book = RuleBook.parse(SPLIT)
+    pace = pace_of(book, Purpose.POLL)
+    keys = {pace(opened(book, referral_id=uid("split", str(n)), payer_id="giant"))[0] for n in range(200)}
+    assert keys == {"giant", "giant#1", "giant#2", "giant#3"}
+    stray = opened(book, payer_id="small").model_copy(update={"payer_id": "giant"})
+    key, allowance = pace(stray)
+    assert key not in keys
+    assert (allowance.rate, allowance.burst, allowance.concurrency) == (0.05, 1, 1)
