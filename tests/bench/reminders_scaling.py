@@ -25,7 +25,8 @@ async def measure(ground: Ground) -> Outcome:
         for count in SIZES:
             if sized:
                 changes.append(await _change(field, sized[-1], side, count))
-            here = Found(sized[0].course, field.sizes.few) if sized else await field.fill(side, field.sizes.few)
+            first = sized[0] if sized else await field.fill(side, field.sizes.few)
+            here = Found(first.course, first.pending, first.size) if sized else first
             await field.herds(here)
             sized.append(here)
         changes.append(await _change(field, sized[-1], side, SIZES[0]))
@@ -54,7 +55,7 @@ async def measure(ground: Ground) -> Outcome:
 
 async def _change(field: Field, found: Found, side: Ours, count: int) -> Ran:
     """Change to so many of each while a herd is under way."""
-    course, size = found.course, field.sizes.herd
+    course, size = found.course, found.size
     herd = asyncio.ensure_future(course.herd(size, within=4 * field.sizes.within))
     try:
         await course.begun.wait()
