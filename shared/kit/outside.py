@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.request import getproxies
 
 import aiohttp
 import httpx
@@ -36,7 +37,10 @@ class _Wire(httpx.AsyncBaseTransport):
         if self._session is None:  # It wants a running loop.
             connector = aiohttp.TCPConnector(limit=self._connections)
             self._session = aiohttp.ClientSession(
-                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=True
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=bool(getproxies()),  # With it, aiohttp also looks for a .netrc, at every request.
             )
         allowed = request.extensions.get("timeout", {})
         try:
