@@ -83,7 +83,7 @@ class _Work:
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """A call that a write allows, and the read of its document behind that write, which the whole pass shares."""
+    """A call that a write allows."""
 
     id: str
     slot: int
@@ -91,7 +91,6 @@ class _Begun:
     row: Call
     pace: str | None
     whom: str
-    fresh: asyncio.Task[_Fresh]
 
 
 @dataclass(frozen=True, slots=True)
@@ -509,13 +508,30 @@ class DueWorker:
     def _begin(self, begun: Sequence[tuple[_Work, Call]]) -> None:
         if not begun:
             return
-        fresh = asyncio.ensure_future(self._read_again([(work.held.id, row) for work, row in begun]))
+        calls = []
         for work, row in begun:
             whom = self._whom(work.held.document) if work.held.document is not None else ""
-            call = _Begun(work.held.id, work.slot, work.epoch, row, work.paces.get(row.name), whom, fresh)
-            task = asyncio.ensure_future(self._call(call))
-            self._calling[call.id, row.name] = (call.slot, task)
+            calls.append(_Begun(work.held.id, work.slot, work.epoch, row, work.paces.get(row.name), whom))
+        start = asyncio.ensure_future(self._start(calls))
+        for call in calls:
+            self._calling[call.id, call.row.name] = (call.slot, start)
+        start.add_done_callback(partial(self._started, calls))
+
+    async def _start(self, calls: Sequence[_Begun]) -> None:
+        """Read the documents of a pass again, all in one look, and then make each call by itself."""
+        fresh = await self._read_again([(call.id, call.row) for call in calls])
+        for call in calls:
+            task = asyncio.ensure_future(self._call(call, fresh))
+            self._calling[call.id, call.row.name] = (call.slot, task)
             task.add_done_callback(partial(self._called, call))
+
+    def _started(self, calls: Sequence[_Begun], start: asyncio.Task[None]) -> None:
+        """Where that look failed, none of the calls is made; their timers stand, and they are found again."""
+        for call in calls:
+            if self._calling.get((call.id, call.row.name)) == (call.slot, start):
+                if call.pace is not None:
+                    self._pacer.take_back(call.pace)
+                self._called(call, start)
 
     async def _read_again(self, calls: Sequence[tuple[str, Call]]) -> _Fresh:
         """Read the documents of a pass again, behind the write of their intentions, with the facts for their calls."""
@@ -540,13 +556,12 @@ class DueWorker:
             self._let_dry(call.pace, call.slot, call.whom)
         self.wake.set()
 
-    async def _call(self, call: _Begun) -> None:
+    async def _call(self, call: _Begun, fresh: _Fresh) -> None:
         """Make one intended call: ask ``check`` on the fresh read, see to the lease, and only then go out."""
         id, row = call.id, call.row
         ended: object = None
         allowance: Allowance | None = None
         try:
-            fresh = await asyncio.shield(call.fresh)
             raw = fresh.stored[id]
             document: Document | None = hold(self.document, id, raw).document
             attempt = document.attempts.get(row.name) if document is not None else None
