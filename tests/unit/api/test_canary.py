@@ -52,7 +52,7 @@ EVENTS = events()
 SHAPES = (
     re.compile(r"zanzi[a-z]*[0-9]*"),
     re.compile(r"5005559[0-9]{3}"),
-    re.compile(r"98765[0-9]{2}"),
+    re.compile(r"(?:(?<![0-9a-f])|(?<=%7c))98765[0-9]{2}(?![0-9a-f])"),
     re.compile(r"(?<![0-9a-z.-])1947-03-[0-9]{2}(?![0-9a-z-])"),
     re.compile(r"(?<![0-9a-z.-])606[45][0-9](?![0-9a-z-])"),
 )
@@ -511,9 +511,12 @@ def test_a_canary_is_found_wherever_it_sits() -> None:
     aviary.mark("Zanzifamily01")
     aviary.mark("60641")
     aviary.mark("+15005559801")
+    aviary.mark("SBX-9876501")
+    seen.add("a query", "?subscriber=sbx%7C9876501")
     seen.add("a log", '{"who": "zanziFAMILY01", "other": "Zanzifamily02"}')
     seen.add("an address", "/x?zip=60641&to=%2B15005559801")
-    seen.add("a hash", "9f60641c-60641a")
-    assert seen.found(aviary) == ["a log: zanzifamily01", "an address: 5005559801", "an address: 60641"]
+    seen.add("a hash", "9f60641c-60641a, 9876501f")
+    assert seen.found(aviary)[:1] == ["a query: 9876501"]
+    assert seen.found(aviary)[1:] == ["a log: zanzifamily01", "an address: 5005559801", "an address: 60641"]
     with pytest.raises(AssertionError):
         aviary.mark("Smith")
