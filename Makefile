@@ -44,7 +44,7 @@ status: install ## show the processes and addresses of the running stack
 token: install ## print a token for the running stack; ROLE=coordinator, clinician, scheduler, ...
 	@$(BIN)/python -m deploy.embedded token $(or $(ROLE),coordinator)
 
-test: install ## everything that needs no container engine; STACK=native: what runs on Kafka itself; ARGS="..." go to pytest
+test: install ## all that needs only Python; STACK=native: what runs on Kafka itself; ARGS="..." go to pytest
 	@STACK=$(STACK) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(if $(filter native,$(STACK)),$(ON_A_STACK)) $(ARGS)
 
 bench: $(BENCH_READY) ## ratios to a floor and to peers, on Kafka itself; QUICK=1: all of it small; ONLY="reaction": one scenario

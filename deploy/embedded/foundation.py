@@ -14,16 +14,27 @@ from deploy.embedded.supervision import Group, Program
 
 
 class Foundation(Protocol):
-    """A broker and a store.
+    """A broker and a store."""
 
-    ``ports`` are the names that it needs free ports for, ``broker`` and ``store`` among them; ``folders`` are what it
-    writes below the stack's folder; ``environment`` is what services must be told about it.
-    """
+    @property
+    def name(self) -> str:
+        """What ``STACK`` calls it."""
+        ...
 
-    name: str
-    ports: Sequence[str]
-    folders: Sequence[str]
-    environment: Mapping[str, str]
+    @property
+    def ports(self) -> Sequence[str]:
+        """The names that it needs free ports for, ``broker`` and ``store`` among them."""
+        ...
+
+    @property
+    def folders(self) -> Sequence[str]:
+        """What it writes below the stack's folder."""
+        ...
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What services must be told about it."""
+        ...
 
     def programs(self, folder: Path, ports: Mapping[str, int]) -> tuple[Program, ...]:
         """Its programs ``broker`` and ``store``, which write below ``folder``."""

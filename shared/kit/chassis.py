@@ -29,6 +29,7 @@ from shared.kit.leases import COLLECTION as LEASES
 from shared.kit.leases import Leases
 from shared.kit.parking import Parked, Parking, draining
 from shared.kit.performing import Performer
+from shared.kit.reading import Reader
 from shared.kit.service import ALL, Service
 from shared.kit.settings import KitSettings
 from shared.kit.store.port import EPOCH, Outcome, Store, StoreUnavailable
@@ -121,12 +122,12 @@ class Chassis:
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
-    def all_readers(self) -> list[Reactor | Performer]:
+    def all_readers(self) -> list[Reader]:
         """The consumer groups of this service, whatever this process does: each replays what is parked in any."""
         return [*self.reactors, *self.performers]
 
     @property
-    def readers(self) -> list[Reactor | Performer]:
+    def readers(self) -> list[Reader]:
         """The consumer groups that processes of this role are members of."""
         reactors = [each for each in self.reactors if each.table.document.collection in self.part.reactions]
         return [*reactors, *(each for each in self.performers if each.row.role in self.part.performing)]

@@ -97,7 +97,7 @@ class _Begun:
 class _Fresh:
     """Documents read again after their intentions were written, and the facts that their calls want."""
 
-    stored: Mapping[str, Found | None]
+    held: Mapping[str, Held[Any]]
     facts: dict[Want, list[Any]]
 
 
@@ -535,16 +535,16 @@ class DueWorker:
 
     async def _read_again(self, calls: Sequence[tuple[str, Call]]) -> _Fresh:
         """Read the documents of a pass again, behind the write of their intentions, with the facts for their calls."""
-        stored = await self._repository.raw(self.document, list(dict.fromkeys(id for id, _ in calls)))
+        held = await self._repository.load(self.document, list(dict.fromkeys(id for id, _ in calls)))
         facts: dict[Want, list[Any]] = {}
         wanted: list[Want] = []
         for id, row in calls:
-            document = hold(self.document, id, stored[id]).document
+            document = held[id].document
             if document is not None and row.wants is not None:
                 due = Due(row.name, document.timers.get(row.name, self._clock.now()))
                 wanted.extend(row.wants(due, document))
         await self._repository.facts(wanted, facts)
-        return _Fresh(stored, facts)
+        return _Fresh(held, facts)
 
     def _called(self, call: _Begun, task: asyncio.Task[None]) -> None:
         del self._calling[call.id, call.row.name]
@@ -562,8 +562,8 @@ class DueWorker:
         ended: object = None
         allowance: Allowance | None = None
         try:
-            raw = fresh.stored[id]
-            document: Document | None = hold(self.document, id, raw).document
+            raw = fresh.held[id].raw
+            document: Document | None = fresh.held[id].document
             attempt = document.attempts.get(row.name) if document is not None else None
             if raw is None or document is None or attempt is None:
                 return

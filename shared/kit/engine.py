@@ -14,17 +14,17 @@ from opentelemetry.trace import SpanKind
 from pydantic import ValidationError
 
 from shared.contracts.base import Event
-from shared.kit.bus.envelope import Received, Unreadable, Unwanted, read
-from shared.kit.bus.port import Record
+from shared.kit.bus.envelope import Received
 from shared.kit.decisions import Facts, Want
 from shared.kit.document import Document
 from shared.kit.errors import DomainError
-from shared.kit.parking import WAITS, Parking, parking_key, shown_key
+from shared.kit.parking import WAITS, Parking
 from shared.kit.reactions import Field, Reaction, Reactions
+from shared.kit.reading import Poisoned, Reader
 from shared.kit.store import repository
 from shared.kit.store.port import Found, Outcome, Unstorable
-from shared.kit.store.repository import Held, NewerShape, Repository, hold
-from shared.kit.telemetry import Telemetry, Traced, case_attributes, log, same_trace, where_raised
+from shared.kit.store.repository import Held, Repository, hold
+from shared.kit.telemetry import Telemetry, Traced, case_attributes, same_trace, where_raised
 
 
 class _FactsMissing(Exception):
@@ -73,7 +73,7 @@ def _own_trace(document: Document | None, row: Reaction, item: Received) -> str 
     return None if item.trace is not None and same_trace(own, item.trace) else own
 
 
-class Reactor:
+class Reactor(Reader):
     """One consumer group: the reaction table of one document type."""
 
     def __init__(
@@ -84,65 +84,13 @@ class Reactor:
         parking: Parking,
         telemetry: Telemetry,
     ) -> None:
+        events = [row.event for row in table.rows.values()]
+        super().__init__(f"{service}.{table.document.collection}", events, repository, parking, telemetry)
         self.table = table
-        self.group = f"{service}.{table.document.collection}"
-        self.topics = table.topics
-        self.in_work = 0
-        self._repository = repository
-        self._parking = parking
-        self._telemetry = telemetry
-        self._wanted: dict[str, type[Event]] = {type: row.event for type, row in table.rows.items()}
 
-    async def handle(self, batch: Sequence[Record]) -> None:
-        """Take a batch in: every event is applied, ignored or parked when this returns.
-
-        Raises StoreUnavailable where the store failed; nothing is parked for that, and the batch may be given again.
-        """
-        self.in_work = len(batch)
-        try:
-            await self._handle(batch)
-        except NewerShape:
-            self._repository.behind = True
-            raise
-        finally:
-            self.in_work = 0
-
-    async def _handle(self, batch: Sequence[Record]) -> None:
-        items = [item for record in batch if not isinstance(item := read(record, self._wanted), Unwanted)]
-        if not items:
-            return
-        self._telemetry.consumed.add(len(items), {"messaging.consumer.group.name": self.group})
-        parked = await self._parking.parked(self.group, {parking_key(item.record) for item in items})
-        aside: dict[str, list[tuple[Record, str]]] = {}
-        wanted: list[Received] = []
-        for item in items:
-            key = parking_key(item.record)
-            if key in parked or key in aside:
-                aside.setdefault(key, []).append((item.record, WAITS))
-            elif isinstance(item, Unreadable):
-                aside[key] = [(item.record, item.reason)]
-            else:
-                wanted.append(item)
-        for key, poisoned in (await self.apply(wanted)).items():
-            aside.setdefault(key, [])[:0] = poisoned
-        for key, records in aside.items():
-            await self._parking.append(self.group, key, records)
-            self._telemetry.parked.add(len(records), {"messaging.consumer.group.name": self.group})
-            log.warning("key.parked", group=self.group, key=shown_key(key), events=len(records), reason=records[0][1])
-
-    async def replay(self, record: Record) -> str | None:
-        """Apply one parked record; None where it is done with, or the reason why it still is poison."""
-        item = read(record, self._wanted)
-        if isinstance(item, Unwanted):
-            return None
-        if isinstance(item, Unreadable):
-            return item.reason
-        poisoned = await self.apply([item])
-        return next((records[0][1] for records in poisoned.values()), None)
-
-    async def apply(self, received: Sequence[Received]) -> dict[str, list[tuple[Record, str]]]:
-        """Decide on these events and write. Returns per key the records, from the first poison one on, with reasons."""
-        poisoned: dict[str, list[tuple[Record, str]]] = {}
+    async def apply(self, received: Sequence[Received]) -> Poisoned:
+        """Decide on these events and write. Returns of each subject the records from the first poison one on."""
+        poisoned: dict[str, Poisoned] = {}
         for segment in self._segments(received):
             going_on = []
             for item in segment:
@@ -151,7 +99,7 @@ class Reactor:
                 else:
                     going_on.append(item)
             poisoned |= await self._apply(going_on)
-        return poisoned
+        return [each for records in poisoned.values() for each in records]
 
     def _segments(self, received: Sequence[Received]) -> list[list[Received]]:
         """Cut the batch before an event routed by a field, where an earlier one may create what it should find."""
@@ -166,7 +114,7 @@ class Reactor:
             creates = creates or row.creates
         return segments
 
-    async def _apply(self, received: Sequence[Received]) -> dict[str, list[tuple[Record, str]]]:
+    async def _apply(self, received: Sequence[Received]) -> dict[str, Poisoned]:
         if not received:
             return {}
         pending: list[_Pair] = []

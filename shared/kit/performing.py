@@ -15,13 +15,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from shared.contracts.base import Event
-from shared.kit.bus.envelope import Received, Unreadable, Unwanted, read
+from shared.kit.bus.envelope import Received
 from shared.kit.bus.port import Record
 from shared.kit.decisions import Check, Decision, Due, Facts, Perform, Unanswered, Want, Wants
 from shared.kit.document import Attempt, Document
-from shared.kit.parking import WAITS, Parking, parking_key, shown_key
+from shared.kit.parking import Parking
+from shared.kit.reading import Poisoned, Reader
 from shared.kit.store.port import Outcome, StoreUnavailable, Unstorable, Write
-from shared.kit.store.repository import Held, NewerShape, Repository, hold
+from shared.kit.store.repository import Held, Repository, hold
 from shared.kit.telemetry import Telemetry, about, log, where_raised
 
 _AGAIN = 3
@@ -94,77 +95,26 @@ class MadeCall:
     withdrawn: bool = False
 
 
-class Performer:
-    """One consumer group: the reader of one private topic."""
+class Performer(Reader):
+    """One consumer group: the reader of one private topic.
+
+    ``handle`` calls no one twice because the store failed behind a call.
+    """
 
     def __init__(
         self, service: str, row: Performing, repository: Repository, parking: Parking, telemetry: Telemetry
     ) -> None:
+        super().__init__(f"{service}.{row.role}", [row.event], repository, parking, telemetry)
         self.row = row
-        self.group = f"{service}.{row.role}"
-        self.topics = (row.event.topic,)
-        self.in_work = 0
-        self._repository = repository
-        self._parking = parking
-        self._telemetry = telemetry
-        self._wanted: dict[str, type[Event]] = {row.event.type: row.event}
         self._next_at = float("-inf")
         self._outcomes: dict[str, tuple[Any, str | None]] = {}
         """By attempt: what came of calls whose write has not landed yet; a batch that is given again looks here."""
 
-    async def handle(self, batch: Sequence[Record]) -> None:
-        """Make the calls of a batch: each is settled, withdrawn, left for later or parked when this returns.
-
-        Raises StoreUnavailable where the store failed; the batch may be given again, and calls no one twice for that.
-        """
-        self.in_work = len(batch)
-        try:
-            await self._handle(batch)
-        except NewerShape:
-            self._repository.behind = True
-            raise
-        finally:
-            self.in_work = 0
-
-    async def replay(self, record: Record) -> str | None:
-        """Make the call of one parked record; None where it is done with, or the reason why it still is poison."""
-        item = read(record, self._wanted)
-        if isinstance(item, Unwanted):
-            return None
-        if isinstance(item, Unreadable):
-            return item.reason
-        return next((reason for _, reason in await self._apply([item])), None)
-
-    async def _handle(self, batch: Sequence[Record]) -> None:
-        items = [item for record in batch if not isinstance(item := read(record, self._wanted), Unwanted)]
-        if not items:
-            return
-        self._telemetry.consumed.add(len(items), {"messaging.consumer.group.name": self.group})
-        parked = await self._parking.parked(self.group, {parking_key(item.record) for item in items})
-        aside: list[tuple[Record, str]] = []
-        wanted: list[Received] = []
-        for item in items:
-            if parking_key(item.record) in parked:
-                aside.append((item.record, WAITS))
-            elif isinstance(item, Unreadable):
-                parked.add(parking_key(item.record))
-                aside.append((item.record, item.reason))
-            else:
-                wanted.append(item)
-        aside.extend(await self._apply(wanted))
-        by_key: dict[str, list[tuple[Record, str]]] = {}
-        for record, reason in aside:
-            by_key.setdefault(parking_key(record), []).append((record, reason))
-        for key, records in by_key.items():
-            await self._parking.append(self.group, key, records)
-            self._telemetry.parked.add(len(records), {"messaging.consumer.group.name": self.group})
-            log.warning("key.parked", group=self.group, key=shown_key(key), events=len(records), reason=records[0][1])
-
-    async def _apply(self, items: Sequence[Received]) -> list[tuple[Record, str]]:
-        """Make these calls and write what came of them. Returns the records that cannot be done, with reasons."""
-        poison: list[tuple[Record, str]] = []
+    async def apply(self, received: Sequence[Received]) -> Poisoned:
+        """Make these calls and write what came of them: each is settled, withdrawn, or left for later."""
+        poison: Poisoned = []
         gate = asyncio.Semaphore(self.row.concurrency)
-        for jobs in self._portions(await self._jobs(items, poison)):
+        for jobs in self._portions(await self._jobs(received, poison)):
             ready = await self._begun([job for job in jobs if not job.withdrawn])
             await asyncio.gather(*(self._make(job, gate) for job in ready))
             await self._write([*ready, *(job for job in jobs if job.withdrawn)], poison)
@@ -184,7 +134,7 @@ class Performer:
         for first in range(0, len(once), self.row.concurrency):
             yield once[first : first + self.row.concurrency]
 
-    async def _jobs(self, items: Sequence[Received], poison: list[tuple[Record, str]]) -> list[MadeCall]:
+    async def _jobs(self, items: Sequence[Received], poison: Poisoned) -> list[MadeCall]:
         """The attempts that are still open, read again behind the write of their intention, and checked."""
         told: dict[str, tuple[Received, str]] = {}
         for item in items:
@@ -279,7 +229,7 @@ class Performer:
         if at > now:
             await asyncio.sleep(at - now)
 
-    async def _write(self, jobs: Sequence[MadeCall], poison: list[tuple[Record, str]]) -> None:
+    async def _write(self, jobs: Sequence[MadeCall], poison: Poisoned) -> None:
         """Fold what came of the calls onto the documents as read; where one has moved on, onto what then stands."""
         left = list(jobs)
         for round in range(_AGAIN):

@@ -25,12 +25,12 @@ from deploy.embedded.ports import LOOPBACK
 from deploy.simulators import payer as simulator
 from services.prior_authorization.model import RuleBook
 from services.prior_authorization.pas.requests import Requestor, initial_request, inquiry
+from tests.bench.door import Door
 from tests.bench.polling_cases import one_pended
 
 REQUESTOR = Requestor("CareRelay Coordination", "1234567893")
 FHIR = {"Content-Type": "application/fhir+json", "Accept": "application/fhir+json"}
 
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _INQUIRY = re.compile(rb"POST /([^/ ]+)/fhir/Claim/\$inquire ")
 _CLAIM = re.compile(rb'"value": ?"([0-9a-f-]{36})"')
 _ROUNDING = 1e-6
@@ -119,40 +119,25 @@ class Counts:
         }
 
 
-class Door(asyncio.Protocol):
-    """One connection of HTTP/1.1: keep-alive, bodies with a Content-Length, one request at a time."""
+class PayerDoor(Door):
+    """One connection to the payer."""
+
+    media = FHIR["Content-Type"].encode()
 
     def __init__(self, counts: Counts, parts: list[bytes]) -> None:
+        super().__init__()
         self._counts = counts
         self._parts = parts
-        self._buffer = b""
-        self._transport: asyncio.WriteTransport | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Somebody connected."""
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        """Answer every request that is whole."""
-        buffer = self._buffer + data if self._buffer else data
-        while (end := buffer.find(b"\r\n\r\n")) >= 0:
-            found = _LENGTH.search(buffer, 0, end + 2)
-            whole = end + 4 + (int(found[1]) if found else 0)
-            if len(buffer) < whole:
-                break
-            self._request(buffer[: end + 2], buffer[end + 4 : whole])
-            buffer = buffer[whole:]
-        self._buffer = buffer
-
-    def _request(self, head: bytes, body: bytes) -> None:
+    def request(self, head: bytes, body: bytes) -> None:
+        """An inquiry, or what the scenario wants to know."""
         asked = _INQUIRY.match(head)
         if asked is None:
             self._control(head, body)
             return
         claim = _CLAIM.search(body)
         if claim is None:
-            self._answer(b"400 Bad Request", b"{}")
+            self.answer(b"400 Bad Request", b"{}")
             return
         side = self._counts.take(asked[1], claim[1])
         answer = claim[1].join(self._parts)
@@ -164,21 +149,16 @@ class Door(asyncio.Protocol):
     def _answered(self, side: Side | None, answer: bytes) -> None:
         if side is not None:
             side.in_flight -= 1
-        self._answer(b"200 OK", answer)
+        self.answer(b"200 OK", answer)
 
     def _control(self, head: bytes, body: bytes) -> None:
         if head.startswith(b"POST /begin "):
             self._counts.begin(json.loads(body))
-            self._answer(b"200 OK", b"{}")
+            self.answer(b"200 OK", b"{}")
         elif head.startswith(b"GET /told "):
-            self._answer(b"200 OK", json.dumps(self._counts.told()).encode())
+            self.answer(b"200 OK", json.dumps(self._counts.told()).encode())
         else:
-            self._answer(b"404 Not Found", b"{}")
-
-    def _answer(self, status: bytes, body: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            head = b"HTTP/1.1 %b\r\nContent-Type: application/fhir+json\r\nContent-Length: %d\r\n\r\n"
-            self._transport.write(head % (status, len(body)) + body)
+            self.answer(b"404 Not Found", b"{}")
 
 
 async def pended_answer() -> list[bytes]:
@@ -201,7 +181,7 @@ async def serve(port: int) -> None:
     """Answer until the process is ended."""
     counts, parts = Counts(), await pended_answer()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Door(counts, parts), LOOPBACK, port, backlog=1024)
+    server = await loop.create_server(lambda: PayerDoor(counts, parts), LOOPBACK, port, backlog=1024)
     async with server:
         await server.serve_forever()
 

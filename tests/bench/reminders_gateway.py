@@ -14,16 +14,15 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
 from urllib.parse import parse_qs
 
 import httpx
 import uvloop
 
 from deploy.embedded.ports import LOOPBACK
+from tests.bench.door import Door
 from tests.bench.reminders_processes import Processes, Started
 
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _KEY = re.compile(rb"\r\nidempotency-key: *([^\r]+)", re.IGNORECASE)
 _FIELDS = ("to", "from", "body", "reference", "callback_url")
 _GRACE = 5.0
@@ -46,7 +45,7 @@ class Book:
         self.refused = 0
         self._waiting: list[tuple[int, asyncio.Event]] = []
 
-    def take(self, key: str, body: bytes) -> tuple[int, bytes]:
+    def take(self, key: str, body: bytes) -> tuple[bytes, bytes]:
         """Count one request; returns status and answer. What a text must have is looked for in every one."""
         now = time.time()
         try:
@@ -55,7 +54,7 @@ class Book:
             message = None
         if not key or not isinstance(message, dict) or any(not message.get(name) for name in _FIELDS):
             self.refused += 1
-            return 400, b'{"code":"invalid-request"}'
+            return b"400 Bad Request", b'{"code":"invalid-request"}'
         known = self.taken.get(key)
         if known is not None:
             known.count += 1
@@ -63,7 +62,7 @@ class Book:
             self.taken[key] = Taken(1, now)
             if self._waiting and len(self.taken) >= self._waiting[0][0]:
                 self._waiting.pop(0)[1].set()
-        return 202, b'{"id":"%b"}' % key.encode()
+        return b"202 Accepted", b'{"id":"%b"}' % key.encode()
 
     async def until(self, count: int, seconds: float) -> None:
         """Return when so many keys have come, or after so many seconds."""
@@ -77,35 +76,19 @@ class Book:
             self._waiting.remove(waiter)
 
 
-class Door(asyncio.Protocol):
-    """One connection of HTTP/1.1: keep-alive, bodies with a Content-Length, requests of one connection in turn."""
+class GatewayDoor(Door):
+    """One sender's connection to the gateway."""
 
     def __init__(self, book: Book) -> None:
+        super().__init__()
         self._book = book
-        self._buffer = b""
-        self._transport: asyncio.WriteTransport | None = None
         self._asked: asyncio.Task[None] | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A sender connected."""
-        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's is one by what it does, not by its class
-
-    def data_received(self, data: bytes) -> None:
-        """Answer every request that is whole."""
-        buffer = self._buffer + data if self._buffer else data
-        while (end := buffer.find(b"\r\n\r\n")) >= 0:
-            found = _LENGTH.search(buffer, 0, end + 2)
-            whole = end + 4 + (int(found[1]) if found else 0)
-            if len(buffer) < whole:
-                break
-            self._request(buffer[: end + 2], buffer[end + 4 : whole])
-            buffer = buffer[whole:]
-        self._buffer = buffer
-
-    def _request(self, head: bytes, body: bytes) -> None:
+    def request(self, head: bytes, body: bytes) -> None:
+        """A text, or what the scenario wants to know."""
         if head.startswith(b"POST /sms "):
             key = _KEY.search(head)
-            self._answer(*self._book.take(key[1].decode("latin-1") if key else "", body))
+            self.answer(*self._book.take(key[1].decode("latin-1") if key else "", body))
             return
         method, target, _ = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 2)
         self._asked = asyncio.ensure_future(self._control(method, target))
@@ -115,24 +98,16 @@ class Door(asyncio.Protocol):
         if method == "GET" and path == "/wait":
             asked = parse_qs(query)
             await self._book.until(int(asked["count"][0]), float(asked["seconds"][0]))
-            self._answer(200, json.dumps({"taken": len(self._book.taken)}).encode())
+            self.answer(b"200 OK", json.dumps({"taken": len(self._book.taken)}).encode())
         elif method == "GET" and path == "/taken":
             taken = {key: (each.count, each.at) for key, each in self._book.taken.items()}
-            self._answer(200, json.dumps({"refused": self._book.refused, "taken": taken}).encode())
+            self.answer(b"200 OK", json.dumps({"refused": self._book.refused, "taken": taken}).encode())
         elif method == "POST" and path == "/forget":
             self._book.taken.clear()
             self._book.refused = 0
-            self._answer(200, b"{}")
+            self.answer(b"200 OK", b"{}")
         else:
-            self._answer(404, b"{}")
-
-    def _answer(self, status: int, body: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            head = b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (
-                status,
-                len(body),
-            )
-            self._transport.write(head + body)
+            self.answer(b"404 Not Found", b"{}")
 
 
 class Gateway:
@@ -172,7 +147,7 @@ class Gateway:
 async def serve(port: int) -> None:
     """Take texts until the process is ended."""
     book = Book()
-    server = await asyncio.get_running_loop().create_server(lambda: Door(book), LOOPBACK, port, backlog=1024)
+    server = await asyncio.get_running_loop().create_server(lambda: GatewayDoor(book), LOOPBACK, port, backlog=1024)
     async with server:
         await server.serve_forever()
 

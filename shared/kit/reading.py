@@ -1,0 +1,87 @@
+"""A consumer group's way through a batch: what cannot be read or applied is parked with what follows under its key.
+
+What is done with its events is a subclass's: decisions (``shared.kit.engine``) or calls (``shared.kit.performing``).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+
+from shared.contracts.base import Event
+from shared.kit.bus.envelope import Received, Unreadable, Unwanted, read
+from shared.kit.bus.port import Record
+from shared.kit.parking import WAITS, Parking, parking_key, shown_key
+from shared.kit.store.repository import NewerShape, Repository
+from shared.kit.telemetry import Telemetry, log
+
+Poisoned = list[tuple[Record, str]]
+"""Records that cannot be applied, and those held back behind them, each with its reason; in order under each key."""
+
+
+class Reader(ABC):
+    """One consumer group of this process, and the events that it wants of its topics."""
+
+    def __init__(
+        self, group: str, events: Iterable[type[Event]], repository: Repository, parking: Parking, telemetry: Telemetry
+    ) -> None:
+        self.group = group
+        self.in_work = 0
+        self._repository = repository
+        self._parking = parking
+        self._telemetry = telemetry
+        self._wanted = {event.type: event for event in events}
+        self.topics = tuple(sorted({event.topic for event in self._wanted.values()}))
+
+    @abstractmethod
+    async def apply(self, received: Sequence[Received]) -> Poisoned:
+        """Do what these events ask for; returns what could not be done. Raises StoreUnavailable."""
+
+    async def handle(self, batch: Sequence[Record]) -> None:
+        """Take a batch in: every event is applied, ignored or parked when this returns.
+
+        Raises StoreUnavailable where the store failed; nothing is parked for that, and the batch may be given again.
+        """
+        self.in_work = len(batch)
+        try:
+            await self._handle(batch)
+        except NewerShape:
+            self._repository.behind = True
+            raise
+        finally:
+            self.in_work = 0
+
+    async def replay(self, record: Record) -> str | None:
+        """Apply one parked record; None where it is done with, or the reason why it still is poison."""
+        item = read(record, self._wanted)
+        if isinstance(item, Unwanted):
+            return None
+        if isinstance(item, Unreadable):
+            return item.reason
+        return next((reason for _, reason in await self.apply([item])), None)
+
+    async def _handle(self, batch: Sequence[Record]) -> None:
+        items = [item for record in batch if not isinstance(item := read(record, self._wanted), Unwanted)]
+        if not items:
+            return
+        self._telemetry.consumed.add(len(items), {"messaging.consumer.group.name": self.group})
+        parked = await self._parking.parked(self.group, {parking_key(item.record) for item in items})
+        aside: dict[str, Poisoned] = {}
+        wanted: list[Received] = []
+        for item in items:
+            key = parking_key(item.record)
+            if key in parked or key in aside:
+                aside.setdefault(key, []).append((item.record, WAITS))
+            elif isinstance(item, Unreadable):
+                aside[key] = [(item.record, item.reason)]
+            else:
+                wanted.append(item)
+        poisoned: dict[str, Poisoned] = {}
+        for record, reason in await self.apply(wanted):
+            poisoned.setdefault(parking_key(record), []).append((record, reason))
+        for key, records in poisoned.items():
+            aside.setdefault(key, [])[:0] = records  # What was to be applied stood before what was set aside unread.
+        for key, records in aside.items():
+            await self._parking.append(self.group, key, records)
+            self._telemetry.parked.add(len(records), {"messaging.consumer.group.name": self.group})
+            log.warning("key.parked", group=self.group, key=shown_key(key), events=len(records), reason=records[0][1])
