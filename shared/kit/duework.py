@@ -328,7 +328,7 @@ class DueWorker:
                     batch.append((work, write))
             outcomes = await self._repository.write(self.document, [(work.held, write) for work, write in batch])
             for (work, _), outcome in zip(batch, outcomes, strict=True):
-                if isinstance(outcome, Unstorable):  # Only the server could tell: as it would stand, it is too large.
+                if isinstance(outcome, Unstorable):  # It cannot be encoded, or would be too large as it stands.
                     set_back = await self._set_back(work, now, outcome)
                     if set_back is not None:
                         await self._repository.write(self.document, [(work.held, set_back)])
@@ -360,14 +360,11 @@ class DueWorker:
         await self._repository.facts(wanted, facts)
 
     async def _stage(self, work: _Work, now: datetime) -> Write | None:
-        """The write of what was decided; where that cannot be stored, the write that backs its timers off."""
+        """The write of what was decided; where an event of it is too large, the write that backs its timers off."""
         try:
-            write = self._repository.stage(work.held, work.epoch, self._due_queue)
-            if write is not None:
-                self._repository.check(write)
+            return self._repository.stage(work.held, work.epoch, self._due_queue)
         except Unstorable as refusal:
             return await self._set_back(work, now, refusal)
-        return write
 
     async def _set_back(self, work: _Work, now: datetime, refusal: Unstorable) -> Write | None:
         """The write that backs off the timers of a document, in place of one that cannot be stored."""

@@ -21,7 +21,6 @@ from shared.kit.errors import DomainError
 from shared.kit.parking import WAITS, Parking
 from shared.kit.reactions import Field, Reaction, Reactions
 from shared.kit.reading import Poisoned, Reader
-from shared.kit.store import repository
 from shared.kit.store.port import Found, Outcome, Unstorable
 from shared.kit.store.repository import Held, Repository, hold
 from shared.kit.telemetry import Telemetry, Traced, case_attributes, same_trace, where_raised
@@ -168,17 +167,12 @@ class Reactor(Reader):
 
     async def _find(self, name: str, found: dict[str, list[str]]) -> None:
         """Add to each value of an indexed field the ids of all documents that hold it, page by page."""
-        conditions: dict[str, Any] = {name: {"$in": list(found)}}
-        store, collection = self._repository.store, self.table.document.collection
-        while page := await store.find(collection, conditions, fields=(name,), limit=repository.PAGE):
+        async for page in self._repository.pages(self.table.document, {name: {"$in": list(found)}}, fields=(name,)):
             for raw in page:
                 values = raw[name] if isinstance(raw[name], list) else [raw[name]]
                 for value in values:
                     if value in found:
                         found[value].append(raw["_id"])
-            if len(page) < repository.PAGE:
-                return
-            conditions["_id"] = {"$gt": page[-1]["_id"]}
 
     def _row(self, item: Received) -> Reaction:
         return self.table.rows[item.event.type]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import Enum
@@ -196,8 +196,7 @@ class Repository:
         by_value: dict[str, list[Where]] = {}
         for where in wheres:
             by_value.setdefault(where.value, []).append(where)
-        conditions: dict[str, Any] = {name: {"$in": list(by_value)}}
-        while page := await self.store.find(document.collection, conditions, limit=PAGE):
+        async for page in self.pages(document, {name: {"$in": list(by_value)}}):
             for raw in page:
                 if raw.get("shrunk"):
                     continue
@@ -206,9 +205,19 @@ class Repository:
                 for where in (each for value in values for each in by_value.get(value, ())):
                     if len(known[where]) < where.limit:
                         known[where].append(held)
-            if len(page) < PAGE or all(len(known[where]) >= where.limit for where in wheres):
+            if all(len(known[where]) >= where.limit for where in wheres):
                 return
-            conditions["_id"] = {"$gt": page[-1]["_id"]}
+
+    async def pages(
+        self, document: type[Document], conditions: Mapping[str, Any], *, fields: Sequence[str] | None = None
+    ) -> AsyncIterator[list[Found]]:
+        """All documents that meet the conditions, as they are stored, ordered by id, a page at a time."""
+        behind: dict[str, Any] = {}
+        while page := await self.store.find(document.collection, {**conditions, **behind}, limit=PAGE, fields=fields):
+            yield page
+            if len(page) < PAGE:
+                return
+            behind = {"_id": {"$gt": page[-1]["_id"]}}
 
     async def find(self, document: type[D], conditions: Mapping[str, Any], *, limit: int = 1000) -> list[D]:
         """Documents that meet the conditions, ordered by id."""
