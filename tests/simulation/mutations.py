@@ -16,6 +16,7 @@ from shared.kit.engine import Reactor
 from shared.kit.jobs import Call, Job
 from shared.kit.leases import Leases
 from shared.kit.parking import Parking
+from shared.kit.reading import Reader
 from shared.kit.store.port import StoreUnavailable, Write
 from shared.kit.store.repository import Repository, Unsent
 from shared.kit.testing.memory_bus import MemoryBus
@@ -203,7 +204,7 @@ def store_failures_park() -> Any:
             for record in batch:
                 await self._parking.append(self.group, (record.key or b"").decode(), [(record, "store")])
 
-    return replaced(Reactor, "handle", handle)
+    return replaced(Reader, "handle", handle)
 
 
 def parked_keys_go_on() -> Any:
