@@ -13,6 +13,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -37,6 +38,20 @@ from shared.kit.store.repository import Repository
 from shared.kit.telemetry import Telemetry, configure_logs, log
 
 S = TypeVar("S", bound=KitSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A command of a service beside its roles: ``python -m services.<service> <name> ...``, done when ``run`` returns.
+
+    ``arguments`` adds what it takes to its parser; ``run`` gets them parsed and returns the exit status. One that needs
+    the service's settings gets them by ``configured``.
+    """
+
+    name: str
+    help: str
+    arguments: Callable[[argparse.ArgumentParser], object]
+    run: Callable[[argparse.Namespace], int]
 
 
 def clock_of(settings: KitSettings) -> Clock:
@@ -217,8 +232,10 @@ def _as_ours(header: str | None, form: re.Pattern[str]) -> str | None:
     return header if header is None or form.fullmatch(header) else "(unreadable)"
 
 
-def arguments_of(name: str, given: Sequence[str] | None = None, roles: Iterable[str] = ()) -> argparse.Namespace:
-    """What a service's command line says: a role to run, or what to do with what is parked."""
+def arguments_of(
+    name: str, given: Sequence[str] | None = None, roles: Iterable[str] = (), tools: Iterable[Tool] = ()
+) -> argparse.Namespace:
+    """What a service's command line says: a role to run, what to do with what is parked, or a tool of its own."""
     parser = argparse.ArgumentParser(prog=f"python -m services.{name}")
     commands = parser.add_subparsers(dest="command", required=True)
     for role in (API, REACTIONS, JOBS, ALL, *roles):
@@ -233,7 +250,19 @@ def arguments_of(name: str, given: Sequence[str] | None = None, roles: Iterable[
             one.add_argument("--by", required=True, help="who decides this; kept on record")
     shrinking = commands.add_parser("shrink", help="keep only the ending of what ended long ago")
     shrinking.add_argument("--days", type=int, required=True, help="how many days ago, at the least")
+    for tool in tools:
+        tool.arguments(commands.add_parser(tool.name, help=tool.help))
     return parser.parse_args(given)
+
+
+def configured(settings: type[S]) -> S:
+    """The settings that the environment gives; exits with 2 where they are wrong, naming each."""
+    try:
+        return settings()
+    except ValidationError as error:
+        for flaw in error.errors():
+            print(f"{'.'.join(str(p) for p in flaw['loc']).upper()}: {flaw['msg']}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
 
 
 def main(
@@ -241,21 +270,20 @@ def main(
     settings: type[S],
     build: Callable[[S, httpx.AsyncClient], Service],
     roles: Mapping[str, Part] | None = None,
+    tools: Sequence[Tool] = (),
 ) -> None:
     """The entry point of a service's ``__main__``; exits with 2 where the settings are wrong.
 
-    ``roles`` are the service's own.
+    ``roles`` and ``tools`` are the service's own.
     """
-    arguments = arguments_of(name, roles=roles or ())
-    try:
-        configured = settings()
-    except ValidationError as error:
-        for flaw in error.errors():
-            print(f"{'.'.join(str(p) for p in flaw['loc']).upper()}: {flaw['msg']}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
-    configure_logs(name, configured.log_level)
+    arguments = arguments_of(name, roles=roles or (), tools=tools)
+    for tool in tools:
+        if tool.name == arguments.command:
+            sys.exit(tool.run(arguments))
+    found = configured(settings)
+    configure_logs(name, found.log_level)
     if arguments.command == "parked":
-        sys.exit(asyncio.run(parked(store_of(name, configured), clock_of(configured), arguments)))
+        sys.exit(asyncio.run(parked(store_of(name, found), clock_of(found), arguments)))
     if arguments.command == "shrink":
-        sys.exit(asyncio.run(shrunk(name, configured, build, arguments.days)))
-    uvloop.run(serve(name, configured, build, arguments.command))
+        sys.exit(asyncio.run(shrunk(name, found, build, arguments.days)))
+    uvloop.run(serve(name, found, build, arguments.command))
