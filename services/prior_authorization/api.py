@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from services.prior_authorization import fhir
 from services.prior_authorization.model import Authorization, Payer, State
 from services.prior_authorization.model.answers import PayerAnswer, Ruling, Source, Unusable, weigh
-from services.prior_authorization.model.authorization import ITEM, Submission
+from services.prior_authorization.model.authorization import Submission
 from services.prior_authorization.model.deciding import take
 from services.prior_authorization.model.opening import Withdraw, withdraw
 from services.prior_authorization.model.payer import HearPayer, hear, payer_key, worth_noting
@@ -172,7 +172,7 @@ def _refuse_unusable(document: Authorization, answer: PayerAnswer, now: datetime
     submission = document.submission(answer.claims)
     if submission is None:
         raise NotFound("this payer was sent no such claim")
-    weighed = weigh(answer, submission.id, {ITEM}, Source.NOTIFICATION, now)
+    weighed = weigh(answer, submission.id, document.sequences, Source.NOTIFICATION, now)
     if isinstance(weighed, Unusable):
         raise Invalid("The answer cannot be used", flaws=[Flaw("ClaimResponse", weighed.reason)])
 

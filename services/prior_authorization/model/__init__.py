@@ -3,6 +3,7 @@
 | module | what |
 |---|---|
 | ``authorization`` | the document: states, claims sent, rulings |
+| ``items`` | what is asked for, by number |
 | ``member``, ``payer`` | facts: who the payer knows, whether it notifies |
 | ``rules`` | whether approval is needed, and on what terms |
 | ``opening`` | request, member, withdrawal |
@@ -13,18 +14,21 @@
 """
 
 from services.prior_authorization.model.authorization import Authorization, Kind, State, authorization_id
+from services.prior_authorization.model.items import Item, ServiceKind
 from services.prior_authorization.model.member import Member, MemberState
 from services.prior_authorization.model.payer import Payer
 from services.prior_authorization.model.rules import Purpose, RuleBook, Terms
 
 __all__ = [
     "Authorization",
+    "Item",
     "Kind",
     "Member",
     "MemberState",
     "Payer",
     "Purpose",
     "RuleBook",
+    "ServiceKind",
     "State",
     "Terms",
     "authorization_id",

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from pydantic import model_validator
 
 from services.prior_authorization.model.answers import Ruling
 from services.prior_authorization.model.budget import Hours, Manner, next_poll
+from services.prior_authorization.model.items import FIRST, Item, one_item
 from services.prior_authorization.model.rules import Terms
 from shared.contracts.base import Coding
 from shared.contracts.prior_authorization import AuthorizationEscalated
@@ -33,8 +36,8 @@ GIVE_UP = 6
 
 _KEPT_TROUBLES = 20
 
-ITEM = 1
-"""The one item of a request; item sequence numbers are stable for ever (PAS 2.2.1)."""
+ITEM = FIRST
+"""The first item of a request, and the only one where a referral asked for it."""
 
 
 class State(StrEnum):
@@ -114,6 +117,7 @@ class Authorization(Document):
     """A payer's approval for one referral; the id follows from ``referral_id``. Holds no personal data but ids."""
 
     collection = "authorization"
+    shape_known = 2
     indexes = ("referral_id", "patient_id", "payer_id", "state", "claim_id", "appeal_id")
     transitions: ClassVar = {
         State.AWAITING_MEMBER: frozenset({State.SUBMITTING, State.NOT_REQUIRED, State.WITHDRAWN}),
@@ -134,14 +138,14 @@ class Authorization(Document):
     queues: ClassVar = {"poll": "poll"}
     callees: ClassVar = {"": "payer_id", "poll": "payer_id"}
 
+    shape: int = 2
     state: State = State.AWAITING_MEMBER
     referral_id: str
     patient_id: str
     coverage_id: str
     payer_id: str
-    service: Coding
+    items: tuple[Item, ...]
     diagnoses: tuple[Coding, ...] = ()
-    quantity: int = 1
     expedited: bool = False
     specialist_id: str | None = None
     opened_for: str
@@ -169,9 +173,36 @@ class Authorization(Document):
     polled_at: datetime | None = None
     polls: int = 0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_shape_one(cls, raw: Any) -> Any:
+        """Shape 1 had ``service`` and ``quantity``, which are the first item's."""
+        if not isinstance(raw, dict) or "service" not in raw:
+            return raw
+        fields = {name: value for name, value in raw.items() if name not in ("service", "quantity")}
+        if "items" not in fields:
+            service = Coding.model_validate(raw["service"])
+            fields |= {"items": one_item(service, raw.get("quantity", 1)), "shape": 2}
+        return fields
+
     def slot_key(self) -> str:
         """One share of a payer is called by one worker. Never changes: the slot is fixed when it is stored."""
         return self.opened_for if self.share == 0 else f"{self.opened_for}#{self.share}"
+
+    @property
+    def service(self) -> Coding:
+        """What is asked for, where it is one service: the first item's."""
+        return self.items[0].service
+
+    @property
+    def quantity(self) -> int:
+        """How many units are asked for, of all items that still are."""
+        return sum(item.quantity for item in self.items if not item.dropped)
+
+    @property
+    def sequences(self) -> frozenset[int]:
+        """The numbers of the items that the payer may speak of."""
+        return frozenset(item.sequence for item in self.items)
 
     @property
     def newest(self) -> Submission | None:

@@ -22,7 +22,6 @@ from services.prior_authorization.model.authorization import (
     CANCELLATION,
     FLAGGED,
     GIVE_UP,
-    ITEM,
     Authorization,
     Kind,
     Owner,
@@ -219,7 +218,7 @@ def settle_cancel(document: Authorization, outcome: Outcome, facts: Facts, now: 
     elif isinstance(outcome, Refused):
         _refused(document, "cancel", outcome, Source.CANCEL, now)
     elif isinstance(outcome, Answered) and outcome.answer is not None:
-        weighed = weigh(outcome.answer, document.cancel_id or "", {ITEM}, Source.CANCEL, now)
+        weighed = weigh(outcome.answer, document.cancel_id or "", document.sequences, Source.CANCEL, now)
         if isinstance(weighed, Unusable):
             _again(document, "cancel", weighed.reason, Source.CANCEL, now)
         elif weighed.action is ReviewAction.CANCELLED:

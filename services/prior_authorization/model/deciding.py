@@ -17,7 +17,6 @@ from services.prior_authorization.model.authorization import (
     CANCELLATION,
     CONTACT,
     FLAGGED,
-    ITEM,
     PATIENCE,
     SUBMISSION,
     Authorization,
@@ -61,7 +60,7 @@ def take(document: Authorization, answer: PayerAnswer, source: Source, now: date
     submission = document.submission(answer.claims)
     if submission is None:
         return unusable(document, "other-claim", source, now)
-    weighed = weigh(answer, submission.id, {ITEM}, source, now)
+    weighed = weigh(answer, submission.id, document.sequences, source, now)
     if isinstance(weighed, Unusable):
         return unusable(document, weighed.reason, source, now)
     document.failures = document.refusals = 0

@@ -22,6 +22,7 @@ from services.prior_authorization.model.authorization import (
     quiet,
 )
 from services.prior_authorization.model.deciding import announce_standing, begin_cancelling, withdrawn
+from services.prior_authorization.model.items import one_item
 from services.prior_authorization.model.member import Lack, Member, lack
 from services.prior_authorization.model.rules import RuleBook, Terms
 from shared.contracts.prior_authorization import AuthorizationNotRequired, MemberKnown, MemberWanted
@@ -59,9 +60,8 @@ def request(
         patient_id=event.patient_id,
         coverage_id=event.coverage_id,
         payer_id=event.payer_id,
-        service=event.service,
+        items=one_item(event.service, event.quantity),
         diagnoses=event.diagnoses,
-        quantity=max(event.quantity, 1),
         expedited=event.expedited,
         specialist_id=event.specialist_id,
         opened_for=event.payer_id,
@@ -165,8 +165,8 @@ def _asked_again(
         note(document, "request-changed", "referral", now)
         escalate(document, now, owner=Owner.COORDINATOR, reason="request-changed", within=FLAGGED)
         return document
-    document.payer_id, document.coverage_id, document.service = event.payer_id, event.coverage_id, event.service
-    document.quantity, document.diagnoses = max(event.quantity, 1), event.diagnoses
+    document.payer_id, document.coverage_id = event.payer_id, event.coverage_id
+    document.items, document.diagnoses = one_item(event.service, event.quantity), event.diagnoses
     document.terms = _assess(rules, event, None, now)
     document.met()
     if document.terms.needed:
