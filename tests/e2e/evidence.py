@@ -138,6 +138,7 @@ async def consuming(stack: Stack, names: Sequence[str]) -> AsyncIterator[AsyncIt
     async with AIOKafkaConsumer(
         *names, bootstrap_servers=stack.broker_address, enable_auto_commit=False, auto_offset_reset="earliest"
     ) as consumer:
+
         async def batches() -> AsyncIterator[list[ConsumerRecord]]:
             # The broker's end offsets run one batch behind, so the end is where nothing more comes.
             while found := await consumer.getmany(timeout_ms=3000):
