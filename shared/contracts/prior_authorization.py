@@ -6,7 +6,7 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import ClassVar
 
-from shared.contracts.base import Event
+from shared.contracts.base import Coding, Event
 
 
 class ReviewAction(StrEnum):
@@ -39,17 +39,51 @@ class AuthorizationNotRequired(AuthorizationEvent):
 
 
 class AuthorizationSubmitted(AuthorizationEvent):
-    """The request was received by the payer."""
+    """The request was received by the payer; ``received_at`` by the payer's own date, where that can be."""
 
     type: ClassVar[str] = "authorization.submitted.v1"
     payer_id: str
+    claim_id: str | None = None
+    received_at: datetime | None = None
+    service: Coding | None = None
+    expedited: bool | None = None
+    line_of_business: str | None = None
 
 
 class AuthorizationPended(AuthorizationEvent):
-    """The payer will decide later (A4)."""
+    """The payer will decide later (A4), as it said at ``pended_at``."""
 
     type: ClassVar[str] = "authorization.pended.v1"
     payer_id: str
+    claim_id: str | None = None
+    pended_at: datetime | None = None
+
+
+class AuthorizationRuled(AuthorizationEvent):
+    """The payer decided on one claim, by its own dates. Told once for each word it has not said of that claim before.
+
+    ``purpose`` says why the claim was sent (initial, appeal, ...), ``level`` which appeal it is (0: none), and
+    ``prior_claim_id`` the claim it is related to. ``standing``: this is what the payer says of the claim now; false for
+    an older word that arrived late. ``extended``: decided later than the payer's time for it. ``kind`` is the kind of
+    service; ``human_reviewed`` is None where the payer does not say.
+    """
+
+    type: ClassVar[str] = "authorization.ruled.v1"
+    payer_id: str
+    line_of_business: str
+    service: Coding
+    kind: str | None = None
+    expedited: bool
+    claim_id: str
+    prior_claim_id: str | None = None
+    purpose: str
+    level: int
+    received_at: datetime
+    decided_at: datetime
+    action: ReviewAction
+    standing: bool
+    extended: bool
+    human_reviewed: bool | None = None
 
 
 class AuthorizationApproved(AuthorizationEvent):
@@ -77,6 +111,8 @@ class AuthorizationAppealed(AuthorizationEvent):
 
     type: ClassVar[str] = "authorization.appealed.v1"
     level: int
+    claim_id: str | None = None
+    received_at: datetime | None = None
 
 
 class AuthorizationCancelled(AuthorizationEvent):

@@ -82,8 +82,20 @@ class Submission(Part):
     prior: str | None = None
     opened_at: datetime
     received_at: datetime | None = None
+    taken_at: datetime | None = None
+    """When the payer took it, by the payer's own date on its answer to the sending."""
     pended_at: datetime | None = None
     ruling: Ruling | None = None
+
+    def dated(self, told: datetime) -> None:
+        """The payer answered the sending of this claim, and dated its answer."""
+        at = max(told, self.opened_at)
+        self.taken_at = at if self.taken_at is None else min(at, self.taken_at)
+
+    @property
+    def began(self) -> datetime:
+        """From when the payer has had it: by its own date, where that lies before we knew."""
+        return min(filter(None, (self.taken_at, self.received_at)), default=self.opened_at)
 
 
 class Trouble(Part):

@@ -36,11 +36,15 @@ from shared.contracts.prior_authorization import (
     AuthorizationDenied,
     AuthorizationNotRequired,
     AuthorizationPended,
+    AuthorizationRuled,
     AuthorizationSubmitted,
     ReviewAction,
 )
 
 _KEPT_RULINGS = 50
+
+_SENDING = frozenset({Source.SUBMIT, Source.APPEAL})
+"""Ways by which the answer comes at once: within 15 seconds of the payer's taking the claim (PAS 2.2.1)."""
 
 _GOOD_NEWS = GRANTED | {ReviewAction.NO_ACTION_REQUIRED}
 
@@ -66,9 +70,11 @@ def take(document: Authorization, answer: PayerAnswer, source: Source, now: date
     document.failures = document.refusals = 0
     if document.state is State.WITHDRAWN:
         return Effect.SET_ASIDE
+    if source in _SENDING:
+        submission.dated(weighed.decided_at)
     received(document, submission, now)
     if weighed.action is ReviewAction.PENDED:
-        return _pend(document, submission, now)
+        return _pend(document, submission, weighed.decided_at, now)
     return _rule(document, submission, weighed, now)
 
 
@@ -88,10 +94,24 @@ def received(document: Authorization, submission: Submission, now: datetime) -> 
     submission.received_at = now
     if document.state is State.CANCELLING:
         return
+    claim_id, began = submission.id, submission.began
     if submission.kind is Kind.APPEAL:
-        document.record(AuthorizationAppealed(**document.announces(), level=submission.level))
+        level = submission.level
+        document.record(
+            AuthorizationAppealed(**document.announces(), level=level, claim_id=claim_id, received_at=began)
+        )
     else:
-        document.record(AuthorizationSubmitted(**document.announces(), payer_id=document.payer_id))
+        document.record(
+            AuthorizationSubmitted(
+                **document.announces(),
+                claim_id=claim_id,
+                received_at=began,
+                payer_id=document.payer_id,
+                service=document.service,
+                expedited=document.expedited,
+                line_of_business=document.terms.line_of_business,
+            )
+        )
 
 
 def schedule_poll(document: Authorization, now: datetime) -> None:
@@ -128,7 +148,7 @@ def begin_appeal(document: Authorization, now: datetime) -> None:
     document.expect(Owner.OPERATOR, "appeal-to-be-sent", now, SUBMISSION)
 
 
-def _pend(document: Authorization, submission: Submission, now: datetime) -> Effect:
+def _pend(document: Authorization, submission: Submission, told: datetime, now: datetime) -> Effect:
     if submission.ruling is not None or submission.pended_at is not None or submission is not document.newest:
         return Effect.REPEATED
     submission.pended_at = now
@@ -137,7 +157,11 @@ def _pend(document: Authorization, submission: Submission, now: datetime) -> Eff
     quiet(document)
     _become(document, State.PENDED if submission.kind is Kind.INITIAL else State.APPEALING)
     if submission.kind is Kind.INITIAL:
-        document.record(AuthorizationPended(**document.announces(), payer_id=document.payer_id))
+        document.record(
+            AuthorizationPended(
+                **document.announces(), payer_id=document.payer_id, claim_id=submission.id, pended_at=min(told, now)
+            )
+        )
     hours = document.terms.decision_hours if submission.kind is Kind.INITIAL else document.terms.appeal_hours
     since = submission.received_at or now
     document.expect(Owner.PAYER, "decision", now, max(since + timedelta(hours=hours) - now, timedelta()))
@@ -152,14 +176,17 @@ def _rule(document: Authorization, submission: Submission, ruling: Ruling, now: 
             # The payer still says so at a later time: what it says between the two is older news.
             told = {"decided_at": ruling.decided_at, "issued": ruling.issued}
             submission.ruling = known.model_copy(update=told)
+        else:
+            _look_back(document, submission, ruling, standing=True)
         return Effect.REPEATED
     if known is not None and ruling.age < known.age:
-        _remember(document, ruling)
+        _look_back(document, submission, ruling, standing=False)
         return Effect.SET_ASIDE
     if known is not None and ruling.age == known.age:
         return _contradict(document, ruling, now)
     submission.ruling = ruling
     _remember(document, ruling)
+    _announce_ruling(document, submission, ruling, standing=True)
     if not _counts(document, submission, ruling):
         return Effect.SET_ASIDE
     if document.state is State.CANCELLING:
@@ -272,6 +299,40 @@ def begin_cancelling(document: Authorization, now: datetime) -> None:
 def _become(document: Authorization, state: State) -> None:
     if document.state is not state:
         document.move(state)
+
+
+def _look_back(document: Authorization, submission: Submission, ruling: Ruling, *, standing: bool) -> None:
+    """Take an older word than the one that stands into the history; told where it was not said as early before."""
+    told = any(
+        known.claim_id == ruling.claim_id and known.age <= ruling.age and known.says() == ruling.says()
+        for known in document.history
+    )
+    _remember(document, ruling)
+    if not told:
+        _announce_ruling(document, submission, ruling, standing=standing)
+
+
+def _announce_ruling(document: Authorization, submission: Submission, ruling: Ruling, *, standing: bool) -> None:
+    initial = submission.kind is not Kind.APPEAL
+    hours = document.terms.decision_hours if initial else document.terms.appeal_hours
+    document.record(
+        AuthorizationRuled(
+            **document.announces(),
+            payer_id=document.payer_id,
+            line_of_business=document.terms.line_of_business,
+            service=document.service,
+            expedited=document.expedited,
+            claim_id=submission.id,
+            prior_claim_id=submission.prior,
+            purpose=submission.kind,
+            level=submission.level,
+            received_at=submission.began,
+            decided_at=ruling.decided_at,
+            action=ruling.action,
+            standing=standing,
+            extended=ruling.decided_at - submission.began > timedelta(hours=hours),
+        )
+    )
 
 
 def _remember(document: Authorization, ruling: Ruling) -> None:

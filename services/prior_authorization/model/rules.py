@@ -159,6 +159,7 @@ class Terms(Part):
 
     why: str
     needed: bool
+    line_of_business: str = "other"
     appeal: AppealPolicy = AppealPolicy.BY_PERSON
     appeal_levels: int = 1
     timezone: str = "America/New_York"
@@ -198,6 +199,7 @@ class RuleBook(_Row):
         return Terms(
             why=rule.why if rule else default,
             needed=rule.needed if rule else True,
+            line_of_business=payer.line_of_business,
             appeal=payer.appeal,
             appeal_levels=payer.appeal_levels,
             timezone=payer.timezone,

@@ -183,7 +183,8 @@ def test_an_answer_that_is_none_is_asked_for_again_a_few_times(outcome: calling.
 def test_a_decision_notified_before_the_answer_is_in_stands_when_the_answer_comes() -> None:
     document = sent()
     calling.take(document, answer(document.claim_id, A1, NOW), calling.Source.NOTIFICATION, NOW)
-    assert events(document)[-2:] == ["authorization.submitted.v1", "authorization.approved.v1"]
+    told = ["authorization.submitted.v1", "authorization.ruled.v1", "authorization.approved.v1"]
+    assert events(document)[-3:] == told
     document = settle_submit(document, Answered(answer(document.claim_id, A4, NOW)))
     assert document.state is State.APPROVED
 

@@ -129,7 +129,7 @@ def test_an_older_decision_that_arrives_late_is_history_only() -> None:
     recorded = events(document)
     assert hear(document, A2, 5) is Effect.SET_ASIDE
     assert document.state is State.DENIED_FINAL
-    assert events(document) == recorded
+    assert events(document) == [*recorded, "authorization.ruled.v1"]
     assert [ruling.action for ruling in document.history] == ["A1", "A3", "A2"]
 
 
@@ -310,7 +310,8 @@ def test_a_denial_is_appealed_once_by_a_new_claim_related_to_the_denied_one() ->
 def test_an_appeal_that_wins_approves() -> None:
     document = appealed(answered(sent(), A3), A1)
     assert document.state is State.APPROVED
-    assert events(document)[-2:] == ["authorization.appealed.v1", "authorization.approved.v1"]
+    told = ["authorization.appealed.v1", "authorization.ruled.v1", "authorization.approved.v1"]
+    assert events(document)[-3:] == told
 
 
 def test_an_appeal_that_fails_makes_the_denial_final() -> None:

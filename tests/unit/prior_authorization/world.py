@@ -116,8 +116,9 @@ class World:
         return found
 
     def events(self, name: str) -> list[str]:
-        """The types of the public events about it, in their order."""
+        """The types of the public events about it in their order, without those that tell each ruling."""
         id = authorization_id(uid("referral", name))
         told = self.harness.published("prior_authorization.events")
         mine = [(int(e["headers"]["ce_sequence"]), type) for type, e in told if e["headers"]["ce_subject"] == id]
-        return [type.removeprefix("authorization.").removesuffix(".v1") for _, type in sorted(mine)]
+        types = [type.removeprefix("authorization.").removesuffix(".v1") for _, type in sorted(mine)]
+        return [type for type in types if type != "ruled"]
