@@ -171,6 +171,9 @@ class Authorization(Document):
     claim_id: str | None = None
     appeal_id: str | None = None
     cancel_id: str | None = None
+    cancels: str | None = None
+    """The claim that ``cancel_id`` calls off."""
+    cancel_opened_at: datetime | None = None
     cancel_reason: str | None = None
     carried_to: str | None = None
     """The alternative referral that relies on this approval since its own was rejected by the specialist."""
@@ -228,9 +231,14 @@ class Authorization(Document):
         return newest if newest is not None and newest.received_at is None else None
 
     @property
+    def received(self) -> Submission | None:
+        """The newest claim that the payer is known to have."""
+        return next((sent for sent in reversed(self.submissions) if sent.received_at is not None), None)
+
+    @property
     def appeals(self) -> int:
-        """How many levels of appeal were opened."""
-        return sum(1 for submission in self.submissions if submission.kind is Kind.APPEAL)
+        """How many levels of appeal the payer has received."""
+        return sum(1 for sent in self.submissions if sent.kind is Kind.APPEAL and sent.received_at is not None)
 
     @property
     def hours(self) -> Hours:

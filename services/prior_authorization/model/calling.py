@@ -31,12 +31,13 @@ from services.prior_authorization.model.authorization import (
     note,
 )
 from services.prior_authorization.model.budget import QUERYABLE, next_fallback, retry_in
-from services.prior_authorization.model.deciding import Effect, take, unusable, withdrawn
+from services.prior_authorization.model.deciding import Effect, take, to_cancel, unusable, withdrawn
 from services.prior_authorization.model.member import Lack, Member, lack
 from services.prior_authorization.model.opening import lose_member
 from services.prior_authorization.model.payer import Payer, payer_key
 from shared.contracts.prior_authorization import ReviewAction
 from shared.kit.decisions import Due, Facts, Refused, Unanswered
+from shared.kit.document import derived_id
 
 Outcome = Answered | Unreadable | Rejected | Refused | Unanswered
 
@@ -195,15 +196,22 @@ def prepare_cancel(document: Authorization, due: Due, facts: Facts, now: datetim
     if missing is not None:
         _stuck(document, missing, Source.CANCEL, now)
         return document
-    attempt = document.intend("cancel", now)
-    if document.cancel_id is None:
-        document.cancel_id = attempt.id
+    wanted = to_cancel(document)
+    if wanted is None:
+        withdrawn(document, document.cancel_reason or "cancelled")
+        return document
+    document.intend("cancel", now)
+    if document.cancels != wanted.id:
+        document.cancels, document.cancel_opened_at = wanted.id, now
+        document.cancel_id = derived_id("cancellation", wanted.id)
     return document
 
 
 def may_cancel(document: Authorization, facts: Facts, now: datetime) -> bool:
     """Whether there still is something to cancel when it is about to be sent."""
-    return document.state is State.CANCELLING and _recognised(document, facts)
+    wanted = to_cancel(document)
+    same = wanted is not None and wanted.id == document.cancels
+    return same and document.state is State.CANCELLING and _recognised(document, facts)
 
 
 def settle_cancel(document: Authorization, outcome: Outcome, facts: Facts, now: datetime) -> Authorization:

@@ -48,6 +48,8 @@ _SENDING = frozenset({Source.SUBMIT, Source.APPEAL})
 
 _GOOD_NEWS = GRANTED | {ReviewAction.NO_ACTION_REQUIRED}
 
+_OVER = frozenset({ReviewAction.NOT_CERTIFIED, ReviewAction.CANCELLED})
+
 
 class Effect(Enum):
     """What became of an answer."""
@@ -149,62 +151,111 @@ def begin_appeal(document: Authorization, now: datetime) -> None:
 
 
 def _pend(document: Authorization, submission: Submission, told: datetime, now: datetime) -> Effect:
-    if submission.ruling is not None or submission.pended_at is not None or submission is not document.newest:
+    if submission.ruling is not None or submission.pended_at is not None or submission is not document.received:
         return Effect.REPEATED
     submission.pended_at = now
-    if document.state is State.CANCELLING:
+    if document.state in (State.CANCELLING, State.DENIED_FINAL) or standing(document) is not None:
         return Effect.REPEATED
-    quiet(document)
-    _become(document, State.PENDED if submission.kind is Kind.INITIAL else State.APPEALING)
+    await_decision(document, submission, now)
     if submission.kind is Kind.INITIAL:
         document.record(
             AuthorizationPended(
                 **document.announces(), payer_id=document.payer_id, claim_id=submission.id, pended_at=min(told, now)
             )
         )
-    hours = document.terms.decision_hours if submission.kind is Kind.INITIAL else document.terms.appeal_hours
+    return Effect.TAKEN
+
+
+def await_decision(document: Authorization, submission: Submission, now: datetime) -> None:
+    """The payer has a claim and owes its decision within its clock."""
+    initial = submission.kind is Kind.INITIAL
+    quiet(document)
+    _become(document, State.PENDED if initial else State.APPEALING)
+    hours = document.terms.decision_hours if initial else document.terms.appeal_hours
     since = submission.received_at or now
     document.expect(Owner.PAYER, "decision", now, max(since + timedelta(hours=hours) - now, timedelta()))
     schedule_poll(document, now)
-    return Effect.TAKEN
+
+
+def standing(document: Authorization) -> Ruling | None:
+    """The decision that speaks for the authorization: that on the newest claim the payer has, or good news on an older
+    one that is dated later. None while the newest is undecided and no older one was granted."""
+    received = [submission for submission in document.submissions if submission.received_at is not None]
+    found = received[-1].ruling if received else None
+    for older in reversed(received[:-1]):
+        ruling = older.ruling
+        if ruling is None or ruling.action not in _GOOD_NEWS:
+            continue
+        if found is None or ruling.age > found.age:
+            found = ruling
+    return found
+
+
+def to_cancel(document: Authorization) -> Submission | None:
+    """The claim that a cancellation is about: the one granted, else the newest the payer may have. None where that one
+    was denied or cancelled: such a claim is not updated (PAS 2.2.1)."""
+    stands = standing(document)
+    if stands is not None and stands.action in _GOOD_NEWS:
+        return document.submission((stands.claim_id,))
+    newest = document.newest
+    over = newest is not None and newest.ruling is not None and newest.ruling.action in _OVER
+    return None if over else newest
 
 
 def _rule(document: Authorization, submission: Submission, ruling: Ruling, now: datetime) -> Effect:
     known = submission.ruling
-    if known is not None and known.says() == ruling.says():
-        if ruling.age > known.age:
-            # The payer still says so at a later time: what it says between the two is older news.
-            told = {"decided_at": ruling.decided_at, "issued": ruling.issued}
-            submission.ruling = known.model_copy(update=told)
-        else:
+    if known is None or (known.says() != ruling.says() and ruling.age > known.age):
+        submission.ruling = ruling
+        _remember(document, ruling)
+        _announce_ruling(document, submission, ruling, standing=True)
+        return _follow(document, submission, ruling, Effect.SET_ASIDE, now)
+    if known.says() == ruling.says():
+        if ruling.age <= known.age:
             _look_back(document, submission, ruling, standing=True)
-        return Effect.REPEATED
-    if known is not None and ruling.age < known.age:
+            return Effect.REPEATED
+        # The payer still says so at a later time: what it says between the two is older news.
+        told = {"decided_at": ruling.decided_at, "issued": ruling.issued}
+        submission.ruling = known.model_copy(update=told)
+        return _follow(document, submission, ruling, Effect.REPEATED, now)
+    if ruling.age < known.age:
         _look_back(document, submission, ruling, standing=False)
         return Effect.SET_ASIDE
-    if known is not None and ruling.age == known.age:
-        return _contradict(document, ruling, now)
-    submission.ruling = ruling
-    _remember(document, ruling)
-    _announce_ruling(document, submission, ruling, standing=True)
-    if not _counts(document, submission, ruling):
-        return Effect.SET_ASIDE
+    return _contradict(document, ruling, now)
+
+
+def _follow(document: Authorization, submission: Submission, ruling: Ruling, unless: Effect, now: datetime) -> Effect:
+    """Go where the decision that stands now leads; ``unless`` is the effect where it is the one that stood before."""
+    stands, before = standing(document), document.current
+    if stands is not None and before is not None and _same(stands, before):
+        return _overruled(document, submission, ruling, stands, unless, now)
     if document.state is State.CANCELLING:
-        return _while_cancelling(document, ruling)
+        return _while_cancelling(document, ruling, now)
+    if stands is not None:
+        document.current = stands
+        _act(document, stands, before, now)
+        return Effect.TAKEN
+    newest = document.received
+    if newest is None or before is None or before.action not in _GOOD_NEWS:
+        return unless
+    # What was granted on the older claim was taken back, and the payer still owes its word on the newest.
     document.current = ruling
-    _act(document, ruling, now)
+    await_decision(document, newest, now)
+    document.record(AuthorizationDenied(**document.announces(), reasons=ruling.reasons, final=False))
     return Effect.TAKEN
 
 
-def _counts(document: Authorization, submission: Submission, ruling: Ruling) -> bool:
-    """Whether a ruling on this claim speaks for the authorization: the newest claim's does, an older one's good news
-    does too, unless the newest was decided later."""
-    newest = document.newest
-    if newest is None or submission is newest:
-        return True
-    if ruling.action not in _GOOD_NEWS:
-        return False
-    return newest.ruling is None or newest.ruling.age < ruling.age
+def _overruled(
+    document: Authorization, submission: Submission, ruling: Ruling, stands: Ruling, unless: Effect, now: datetime
+) -> Effect:
+    """A denial of an older claim that is dated after the grant of a newer one is for a person to look at."""
+    if submission is document.received or unless is Effect.REPEATED:
+        return unless
+    denies = ruling.action is ReviewAction.NOT_CERTIFIED and stands.action in _GOOD_NEWS
+    return _contradict(document, ruling, now) if denies and ruling.age > stands.age else unless
+
+
+def _same(one: Ruling, other: Ruling) -> bool:
+    return one.claim_id == other.claim_id and one.says() == other.says()
 
 
 def _contradict(document: Authorization, ruling: Ruling, now: datetime) -> Effect:
@@ -217,17 +268,20 @@ def _contradict(document: Authorization, ruling: Ruling, now: datetime) -> Effec
     return Effect.CONTRADICTED
 
 
-def _while_cancelling(document: Authorization, ruling: Ruling) -> Effect:
-    """Only the payer's word that it is cancelled changes anything now."""
+def _while_cancelling(document: Authorization, ruling: Ruling, now: datetime) -> Effect:
+    """Only the payer's word that it is cancelled, or denied, so that nothing may be cancelled, changes anything now."""
     document.current = ruling
-    if ruling.action is ReviewAction.CANCELLED:
+    wanted = to_cancel(document)
+    if ruling.action is ReviewAction.CANCELLED and (wanted is None or wanted.id == ruling.claim_id):
         withdrawn(document, document.cancel_reason or "cancelled")
+    elif wanted is None:
+        document.wake("cancel", now)
     return Effect.TAKEN
 
 
-def _act(document: Authorization, ruling: Ruling, now: datetime) -> None:
-    """What a decision that counts leads to. An appeal not yet sent is no longer wanted where the denial fell."""
-    if ruling.action is ReviewAction.NOT_CERTIFIED and _still_denied(document):
+def _act(document: Authorization, ruling: Ruling, before: Ruling | None, now: datetime) -> None:
+    """What a decision that counts leads to, ``before`` being the one that stood until now."""
+    if ruling.action is ReviewAction.NOT_CERTIFIED and _still_denied(document, ruling, before):
         return
     quiet(document)
     if ruling.action in GRANTED:
@@ -246,12 +300,13 @@ def _act(document: Authorization, ruling: Ruling, now: datetime) -> None:
         schedule_poll(document, now)
 
 
-def _still_denied(document: Authorization) -> bool:
-    """Whether a denial changes no more than its reasons: one of the same claim is already being dealt with."""
-    newest = document.newest
-    if document.state in (State.DENIED, State.DENIED_FINAL):
+def _still_denied(document: Authorization, ruling: Ruling, before: Ruling | None) -> bool:
+    """Whether a denial changes no more than its reasons: one of the same claim is already being dealt with, or a person
+    has let it stand."""
+    if document.state is State.DENIED_FINAL:
         return True
-    return document.state is State.APPEALING and newest is not None and newest.kind is Kind.INITIAL
+    same_claim = before is not None and before.claim_id == ruling.claim_id
+    return same_claim and document.state in (State.DENIED, State.APPEALING)
 
 
 def announce_standing(document: Authorization) -> None:

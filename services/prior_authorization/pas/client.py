@@ -53,8 +53,9 @@ class PayerClient:
         return await self._send(document, bundle, newest.id)
 
     async def cancel(self, document: Authorization, member: Member, attempt: Attempt) -> Outcome:
-        """Withdraw the newest claim."""
-        bundle = requests.cancel_request(document, member, self._requestor, attempt.since)
+        """Withdraw the claim that is granted, or the newest."""
+        opened_at = document.cancel_opened_at or attempt.since
+        bundle = requests.cancel_request(document, member, self._requestor, opened_at)
         return await self._send(document, bundle, document.cancel_id or attempt.id)
 
     async def inquire(self, document: Authorization, member: Member, attempt: Attempt) -> Outcome:

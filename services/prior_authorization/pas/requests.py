@@ -72,11 +72,13 @@ def appeal_request(document: Authorization, member: Member, submission: Submissi
 
 
 def cancel_request(document: Authorization, member: Member, requestor: Requestor, opened_at: datetime) -> Resource:
-    """The withdrawal of the newest claim (certificationType 3). Raises ValueError where none was sent."""
+    """The withdrawal of a claim (certificationType 3). Raises ValueError where none was sent."""
     newest = document.newest
     if newest is None or document.cancel_id is None:
         raise ValueError("there is no claim to cancel")
-    cancelling = Submission(id=document.cancel_id, kind=Kind.INITIAL, prior=newest.id, opened_at=opened_at)
+    cancelling = Submission(
+        id=document.cancel_id, kind=Kind.INITIAL, prior=document.cancels or newest.id, opened_at=opened_at
+    )
     return _request(document, member, cancelling, requestor, Certification.CANCEL)
 
 
