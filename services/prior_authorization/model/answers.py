@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 
+from shared.contracts.base import Coding
 from shared.contracts.prior_authorization import ReviewAction
 from shared.kit.document import Part
 
@@ -21,6 +22,8 @@ AHEAD = timedelta(days=1)
 GRANTED = frozenset({ReviewAction.CERTIFIED, ReviewAction.PARTIAL, ReviewAction.MODIFIED})
 
 _NUMBER = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/#-]{0,49}")
+_CODE = re.compile(r"[A-Za-z0-9.-]{1,20}")
+"""What a reason or an error must look like to travel on: a code, never text about a person."""
 
 
 class Source(StrEnum):
@@ -33,12 +36,28 @@ class Source(StrEnum):
     NOTIFICATION = "notification"
 
 
+Units = int | float
+"""A number of units as a payer says it; only a whole one can be used."""
+
+WHOLE = 0
+"""The sequence number of a decision on the claim as a whole; items count from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class GrantAnswer:
+    """What the payer grants in place of an item (``addItem``)."""
+
+    service: Coding | None
+    units: Units | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class ItemAnswer:
     """The payer's word on one item. ``code`` is X12 306 as received, ``action`` what it means, where it means anything.
 
     ``units`` are those granted, from the item's authorized detail or, where the payer granted something else, from
-    ``addItem``. ``reasons`` are X12 886 codes. Dates are inclusive. ``reference`` is the payer's administrative number.
+    ``addItem``, whose services are ``granted``. ``reasons`` are X12 886 codes. Dates are inclusive. ``reference`` is
+    the payer's administrative number.
     """
 
     sequence: int
@@ -48,17 +67,18 @@ class ItemAnswer:
     valid_from: date | None = None
     valid_to: date | None = None
     issued: date | None = None
-    units: int | None = None
+    units: Units | None = None
     reasons: tuple[str, ...] = ()
     reference: str | None = None
     added: bool = False
+    granted: tuple[GrantAnswer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorAnswer:
-    """An error the payer found in the request: X12 901 code, its FHIRPath, X12 889 follow-up action, item."""
+    """An error the payer found in the request: X12 901 code, its FHIRPath or X12 element, X12 889 action, item."""
 
-    code: str
+    code: str | None
     path: str | None = None
     follow_up: str | None = None
     item: int | None = None
@@ -66,13 +86,19 @@ class ErrorAnswer:
 
 @dataclass(frozen=True, slots=True)
 class PayerAnswer:
-    """One ClaimResponse. ``claims`` are all identifiers by which it says which claim it answers."""
+    """One ClaimResponse. ``claims`` are all identifiers by which it says which claim it answers.
+
+    ``whole`` is its decision on the claim, for items that have none of their own; ``human_reviewed`` whether a person
+    looked at it, where the payer says so.
+    """
 
     claims: tuple[str, ...]
     created: datetime
     outcome: str
     items: tuple[ItemAnswer, ...] = ()
     errors: tuple[ErrorAnswer, ...] = ()
+    whole: ItemAnswer | None = None
+    human_reviewed: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,18 +225,24 @@ def _flaw(answer: PayerAnswer, claim_id: str, requested: Collection[int], now: d
     if answer.created > now + AHEAD:
         return "dated-ahead"
     if answer.errors and not any(item.code for item in answer.items):
-        return f"rejected-{answer.errors[0].code}"
-    if not answer.items:
+        code = answer.errors[0].code or ""
+        return f"rejected-{code if _CODE.fullmatch(code) else 'unknown'}"
+    items = answer.items
+    if not items:
         return "no-item"
-    sequences = [item.sequence for item in answer.items]
+    sequences = [item.sequence for item in items]
     if not set(sequences) <= set(requested):
         return "unknown-item"
     if len(sequences) != len(set(sequences)):
         return "item-twice"
-    if any(item.code is None for item in answer.items):
+    if any(item.code is None for item in items):
         return "no-review-action"
-    if any(item.action is None for item in answer.items):
+    if any(item.action is None for item in items):
         return "unknown-review-action"
+    if not all(_CODE.fullmatch(reason) for item in items for reason in item.reasons):
+        return "reason-malformed"
+    if not all(isinstance(item.units, int | None) for item in items):
+        return "units-not-whole"
     return None
 
 
@@ -230,5 +262,5 @@ def _gap(ruling: Ruling) -> str | None:
 
 
 def _units(items: list[ItemAnswer]) -> int | None:
-    known = [item.units for item in items if item.units is not None]
+    known = [int(item.units) for item in items if item.units is not None]
     return sum(known) if known else None

@@ -6,21 +6,33 @@ with paths, never with values, for what is not a PAS answer at all.
 
 from __future__ import annotations
 
+import calendar
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from enum import StrEnum
 
-from services.prior_authorization.model.answers import ErrorAnswer, ItemAnswer, PayerAnswer
+from services.prior_authorization.model.answers import (
+    GRANTED,
+    WHOLE,
+    ErrorAnswer,
+    GrantAnswer,
+    ItemAnswer,
+    PayerAnswer,
+    Units,
+)
 from services.prior_authorization.pas import codes
 from shared.contracts.base import Coding
 from shared.contracts.prior_authorization import ReviewAction
 from shared.kit.errors import Flaw, Invalid
-from shared.kit.fhir import Element, ReferenceForm, element
+from shared.kit.fhir import Element, Flaws, ReferenceForm, element
 
-_CODE = re.compile(r"[A-Za-z0-9.-]{1,20}")
+_TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}")
+_ISSUE = re.compile(r"[a-z-]{1,40}")
 _UUID_URN = "urn:uuid:"
+_DETAIL = "This is not a PAS answer"
 
 
 class NotificationKind(StrEnum):
@@ -35,11 +47,16 @@ class NotificationKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """A subscription notification. ``active`` is False where the payer says that it no longer notifies."""
+    """A subscription notification. ``active`` is False where the payer says that it no longer notifies.
+
+    ``subscription`` is the reference as the payer gives it; ``events`` are the numbers that it gives its events.
+    """
 
     kind: NotificationKind
     active: bool
     answers: tuple[PayerAnswer, ...]
+    subscription: str | None = None
+    events: tuple[int, ...] = ()
 
 
 def read_response(raw: object) -> PayerAnswer:
@@ -51,11 +68,11 @@ def read_response(raw: object) -> PayerAnswer:
 
 
 def read_inquiry(raw: object) -> tuple[PayerAnswer, ...]:
-    """The answer to $inquire: a response Bundle, or Parameters with one Bundle per ``return``. Raises Invalid."""
+    """The answer to $inquire: a response Bundle, or Parameters with one Bundle per result. Raises Invalid."""
     resource = _object(raw, "Resource")
     if resource.get("resourceType") == "Parameters":
         return _parameters_answers(resource)
-    return _bundle_answers(_object(raw, "Bundle"), "Bundle")
+    return _bundle_answers(_object(raw, "Bundle"), "Bundle", may_be_none=True)
 
 
 def read_notification(raw: object) -> Notification:
@@ -76,65 +93,105 @@ def read_notification(raw: object) -> Notification:
     for resource in resources[1:]:
         answers.extend(_focus_answers(resource))
     if kind is NotificationKind.EVENT and not answers:
-        raise _invalid("Bundle.entry", "must hold the ClaimResponse that it notifies of")
-    return Notification(kind, state in (None, "active", "requested"), tuple(answers))
+        raise _invalid("Bundle.entry", "must hold the ClaimResponse that it notifies of (full-resource)")
+    return Notification(
+        kind, state in (None, "active", "requested"), tuple(answers), _subscription(parameters), _events(status)
+    )
 
 
 def read_answers(raw: object) -> tuple[PayerAnswer, ...]:
-    """Every answer in a response, inquiry answer, notification or bare ClaimResponse. Raises Invalid."""
+    """Every answer in a response, inquiry answer, notification or bare ClaimResponse. Raises Invalid for all else.
+
+    None at all in an inquiry answer that found nothing, and in a handshake or heartbeat.
+    """
     resource = _object(raw, "Resource")
-    if resource.get("resourceType") == "ClaimResponse":
+    type_ = resource.get("resourceType")
+    if type_ == "ClaimResponse":
         return (read_claim_response(resource, "ClaimResponse"),)
-    if resource.get("resourceType") == "Bundle" and resource.get("type") == "history":
+    if type_ == "Bundle" and resource.get("type") == "history":
         return read_notification(resource).answers
-    answers = read_inquiry(resource)
-    if not answers:
-        raise _invalid("Bundle.entry", "must hold a ClaimResponse")
-    return answers
+    if type_ == "Bundle":
+        asked = any(profile.startswith(codes.INQUIRY_RESPONSE_BUNDLE) for profile in _profiles(resource))
+        return _bundle_answers(resource, "Bundle", may_be_none=asked)
+    if type_ == "Parameters":
+        return _whole_parameters(resource)
+    raise _no_answer(resource)
 
 
 def read_claim_response(raw: Mapping[str, object], at: str) -> PayerAnswer:
-    """One ClaimResponse standing at the path ``at``. Raises Invalid where it is not valid FHIR R4."""
+    """One ClaimResponse standing at the path ``at``. Raises Invalid where it is not valid FHIR R4, or not PAS.
+
+    PAS fixes ``status`` to active and ``use`` to preauthorization: what is cancelled, a draft or entered in error, and
+    what answers a bill, decides nothing.
+    """
     response = element(raw, "ClaimResponse", at=at)
-    if response.text("use") != "preauthorization":
-        raise response.flaw("use", "must be preauthorization")
+    for name, fixed in (("status", "active"), ("use", "preauthorization")):
+        if response.text(name) != fixed:
+            raise response.flaw(name, f"must be {fixed}")
     created = response.moment("created")
     if created is None:
         raise response.flaw("created", "is required")
+    reviewer = response.extension(codes.REVIEWER)
+    flag = reviewer.extension("wasHumanReviewedFlag") if reviewer is not None else None
     return PayerAnswer(
         claims=_claims(response),
         created=created,
         outcome=response.text("outcome") or "",
         items=_items(response),
         errors=tuple(_error(item) for item in response.all("error")),
+        whole=_whole(response),
+        human_reviewed=flag.flag("valueBoolean") if flag is not None else None,
     )
 
 
 # -- bundles --------------------------------------------------------------------------------------------------------
 
 
-def _bundle_answers(bundle: Mapping[str, object], at: str) -> tuple[PayerAnswer, ...]:
+def _bundle_answers(bundle: Mapping[str, object], at: str, *, may_be_none: bool = False) -> tuple[PayerAnswer, ...]:
+    """The answers in a response Bundle, whose first resource is one (PAS: ClaimResponseFirst).
+
+    That first resource tells an answer from a request, which may carry an earlier ClaimResponse along.
+    """
     if bundle.get("resourceType") != "Bundle":
         raise _invalid(f"{at}.resourceType", "must be Bundle")
+    flaws = Flaws()
+    if any("request-bundle" in profile for profile in _profiles(bundle)):
+        flaws.add(f"{at}.meta.profile", "names a PAS request, not an answer")
     if bundle.get("type") != "collection":
-        raise _invalid(f"{at}.type", "must be collection")
+        flaws.add(f"{at}.type", "must be collection")
     resources = _resources(bundle, at)
-    if not resources:
-        raise _invalid(f"{at}.entry", "must hold the answer")
-    return tuple(
-        read_claim_response(resource.raw, resource.path)
-        for resource in resources
-        if resource.raw.get("resourceType") == "ClaimResponse"
-    )
+    found = [resource for resource in resources if resource.type == "ClaimResponse"]
+    if not resources and not (may_be_none and "entry" not in bundle):
+        flaws.add(f"{at}.entry", "must hold the answer, a ClaimResponse")
+    elif resources and resources[0].type == "Claim":
+        flaws.add(resources[0].path, "is a Claim: this is a request, not an answer")
+    elif resources and not found and not may_be_none:
+        flaws.add(f"{at}.entry", "must hold the answer, a ClaimResponse")
+    elif found and resources[0] is not found[0]:
+        flaws.add(resources[0].path, "must be the ClaimResponse: it comes first in an answer")
+    flaws.refuse(_DETAIL)
+    return tuple(read_claim_response(resource.raw, resource.path) for resource in found)
 
 
 def _parameters_answers(raw: Mapping[str, object]) -> tuple[PayerAnswer, ...]:
+    """The Bundles of an inquiry's answer. PAS calls the parameter ``return``, its own example ``responseBundle``."""
     answers: list[PayerAnswer] = []
     for parameter in Element("Parameters", raw).all("parameter"):
         resource = parameter.one("resource")
-        if parameter.text("name") == "return" and resource is not None:
-            answers.extend(_bundle_answers(resource.raw, resource.path))
+        if resource is not None and resource.type == "Bundle":
+            answers.extend(_bundle_answers(resource.raw, resource.path, may_be_none=True))
     return tuple(answers)
+
+
+def _whole_parameters(raw: Mapping[str, object]) -> tuple[PayerAnswer, ...]:
+    """Parameters as an inquiry's answer; empty ones say that nothing was found."""
+    parameters = Element("Parameters", raw).all("parameter")
+    answers = _parameters_answers(raw)
+    if answers or not parameters:
+        return answers
+    if "subscription" in {parameter.text("name") for parameter in parameters}:
+        raise _invalid("Parameters", "is a subscription's status alone: a notification is a Bundle of type history")
+    raise _invalid("Parameters.parameter", "must hold a response Bundle with a ClaimResponse")
 
 
 def _focus_answers(resource: Element) -> Iterable[PayerAnswer]:
@@ -150,12 +207,34 @@ def _resources(bundle: Mapping[str, object], at: str) -> tuple[Element, ...]:
     return tuple(Element(resource.path, resource.raw) for resource in found if resource is not None)
 
 
+def _profiles(resource: Mapping[str, object]) -> tuple[str, ...]:
+    meta = resource.get("meta")
+    named = meta.get("profile") if isinstance(meta, Mapping) else None
+    return tuple(profile for profile in named if isinstance(profile, str)) if isinstance(named, list) else ()
+
+
 def _notification_kind(status: Element, parameters: Mapping[str | None, Element]) -> NotificationKind:
     named = parameters["type"].text("valueCode") if "type" in parameters else None
     try:
         return NotificationKind(named or "")
     except ValueError:
         raise status.flaw("parameter[name=type].valueCode", "must be a type of subscription notification") from None
+
+
+def _subscription(parameters: Mapping[str | None, Element]) -> str | None:
+    named = parameters["subscription"].one("valueReference") if "subscription" in parameters else None
+    return named.text("reference") if named is not None else None
+
+
+def _events(status: Element) -> tuple[int, ...]:
+    """The numbers of the events notified; FHIR R4 carries them as strings, for it has no 64-bit integer."""
+    found: list[int] = []
+    for parameter in status.all("parameter"):
+        if parameter.text("name") != "notification-event":
+            continue
+        numbers = (part.text("valueString") for part in parameter.all("part") if part.text("name") == "event-number")
+        found.extend(int(number) for number in numbers if number and number.isdecimal() and len(number) < 20)
+    return tuple(found)
 
 
 # -- a ClaimResponse ------------------------------------------------------------------------------------------------
@@ -179,72 +258,73 @@ def _claims(response: Element) -> tuple[str, ...]:
 
 def _items(response: Element) -> tuple[ItemAnswer, ...]:
     """The items as decided: each of the request, with what ``addItem`` grants in its place, then what was added."""
-    whole = _review_action(response)
-    items = [_item(item, whole, response) for item in response.all("item")]
-    by_sequence = {item.sequence: place for place, item in enumerate(items)}
+    whole = _reviews(response)
+    items = [_item(item, whole) for item in response.all("item")]
+    places = {item.sequence: place for place, item in reversed(list(enumerate(items)))}
     for added in response.all("addItem"):
-        granted = _added(added, response)
-        place = by_sequence.get(granted.sequence)
+        granted = _added(added)
+        place = places.get(granted.sequence)
         if place is None:
-            by_sequence[granted.sequence] = len(items)
+            places[granted.sequence] = len(items)
             items.append(granted)
         else:
             items[place] = _overlaid(items[place], granted)
-    return tuple(items)
+    return tuple(_with_header(item, response) for item in items)
 
 
-def _item(item: Element, whole: Element | None, response: Element) -> ItemAnswer:
+def _whole(response: Element) -> ItemAnswer | None:
+    """The decision on the claim as a whole, where there is one: it holds for every item that has none of its own."""
+    reviews = _reviews(response)
+    return _with_header(_decided(ItemAnswer(WHOLE), reviews), response) if reviews else None
+
+
+def _item(item: Element, whole: Sequence[Element]) -> ItemAnswer:
     sequence = item.whole("itemSequence")
     if sequence is None:
         raise item.flaw("itemSequence", "is required")
-    review = _review_action(item) or whole
-    start, end = _period(item, response)
+    start, end = _period(item)
     reference = item.extension(codes.ADMINISTRATION_REFERENCE)
-    code = _action_code(review)
-    return ItemAnswer(
+    answer = ItemAnswer(
         sequence=sequence,
-        code=code,
-        action=_action(code),
-        number=_number(review, response),
         valid_from=start,
         valid_to=end,
         issued=_issued(item),
         units=_authorized_units(item),
-        reasons=_reasons(review),
         reference=reference.text("valueString") if reference is not None else None,
     )
+    own = _reviews(item)
+    return _decided(answer, own if _told(own) else (*whole, *own))
 
 
-def _added(added: Element, response: Element) -> ItemAnswer:
+def _added(added: Element) -> ItemAnswer:
+    """What the payer grants in place of an item of the request. PAS has it name one; WHOLE where it names none."""
     sequences = added.raw.get("itemSequence")
-    sequence = sequences[0] if isinstance(sequences, list) and sequences else None
+    sequence = sequences[0] if isinstance(sequences, list) and sequences else WHOLE
     if not isinstance(sequence, int) or isinstance(sequence, bool):
         raise added.flaw("itemSequence", "must name the item in whose place it stands")
-    review = _review_action(added)
-    code = _action_code(review)
-    start, end = _period(added, response)
-    return ItemAnswer(
+    start, end = _period(added)
+    units = _quantity(added, "quantity")
+    answer = ItemAnswer(
         sequence=sequence,
-        code=code,
-        action=_action(code),
-        number=_number(review, response),
         valid_from=start,
         valid_to=end,
         issued=_issued(added),
-        units=_quantity(added, "quantity"),
-        reasons=_reasons(review),
+        units=units,
         added=True,
+        granted=(GrantAnswer(next(iter(added.concept("productOrService")), None), units),),
     )
+    return _decided(answer, _reviews(added))
 
 
 def _overlaid(item: ItemAnswer, granted: ItemAnswer) -> ItemAnswer:
     """An item with what was granted in its place; several grants for one item add up."""
     earlier = item.units if item.added else None
     units = granted.units if earlier is None or granted.units is None else earlier + granted.units
+    decided = item.code is not None
     return replace(
         item,
-        code=item.code or granted.code,
-        action=item.action or granted.action,
+        code=item.code if decided else granted.code,
+        action=item.action if decided else granted.action,
         number=item.number or granted.number,
         valid_from=granted.valid_from or item.valid_from,
         valid_to=granted.valid_to or item.valid_to,
@@ -252,58 +332,112 @@ def _overlaid(item: ItemAnswer, granted: ItemAnswer) -> ItemAnswer:
         units=units if units is not None else item.units,
         reasons=item.reasons or granted.reasons,
         added=True,
+        granted=(*item.granted, *granted.granted),
     )
 
 
-def _review_action(holder: Element) -> Element | None:
-    found = (entry.extension(codes.REVIEW_ACTION) for entry in holder.all("adjudication"))
-    return next((review for review in found if review is not None), None)
+def _with_header(item: ItemAnswer, response: Element) -> ItemAnswer:
+    """A granted item with the claim's own number and dates where it has none of its own."""
+    if item.action not in GRANTED:
+        return item
+    start, end = _span(response.one("preAuthPeriod"))
+    dated = item.valid_from is not None or item.valid_to is not None
+    return replace(
+        item,
+        number=item.number or response.text("preAuthRef"),
+        valid_from=item.valid_from if dated else start,
+        valid_to=item.valid_to if dated else end,
+    )
 
 
-def _action_code(review: Element | None) -> str | None:
-    extension = review.extension(codes.REVIEW_ACTION_CODE) if review is not None else None
-    if extension is None:
+# -- decisions ------------------------------------------------------------------------------------------------------
+
+
+def _reviews(holder: Element) -> tuple[Element, ...]:
+    """The review actions of an item or of the claim: in its adjudications, before PAS 2.0 on the item itself."""
+    found = [review for entry in holder.all("adjudication") for review in entry.extensions(codes.REVIEW_ACTION)]
+    return (*found, *holder.extensions(codes.REVIEW_ACTION))
+
+
+def _told(reviews: Sequence[Element]) -> tuple[Element, ...]:
+    return tuple(review for review in reviews if review.extension(codes.REVIEW_ACTION_CODE) is not None)
+
+
+def _decided(item: ItemAnswer, reviews: Sequence[Element]) -> ItemAnswer:
+    """The item with its decision. One that is given two of them that differ is not decided."""
+    told = _told(reviews)
+    review = next(iter(told or reviews), None)
+    if review is None:
+        return item
+    found = [_review_code(each) for each in told]
+    coding = next((coding for coding in found if coding is not None), None)
+    number = review.extension("number")
+    return replace(
+        item,
+        code=coding.code if coding is not None else None,
+        action=_action(coding) if len({each.code for each in found if each is not None}) == 1 else None,
+        number=number.text("valueString") if number is not None else None,
+        reasons=_reasons(review),
+    )
+
+
+def _review_code(review: Element) -> Coding | None:
+    extension = review.extension(codes.REVIEW_ACTION_CODE)
+    return _coding(extension, "valueCodeableConcept", codes.X12_REVIEW_ACTION) if extension is not None else None
+
+
+def _action(coding: Coding | None) -> ReviewAction | None:
+    """What a review action code means; a code of another system than X12 306 means nothing here."""
+    if coding is None or coding.system not in ("", codes.X12_REVIEW_ACTION):
         return None
-    found = extension.concept("valueCodeableConcept")
-    exact = [coding for coding in found if coding.system == codes.X12_REVIEW_ACTION]
-    return _code(extension, (exact or list(found))[:1])
-
-
-def _action(code: str | None) -> ReviewAction | None:
     try:
-        return ReviewAction(code) if code is not None else None
+        return ReviewAction(coding.code)
     except ValueError:
         return None
 
 
-def _reasons(review: Element | None) -> tuple[str, ...]:
-    if review is None:
-        return ()
-    found = (_code(part, part.concept("valueCodeableConcept")) for part in review.extensions("reasonCode"))
-    return tuple(code for code in found if code is not None)
+def _reasons(review: Element) -> tuple[str, ...]:
+    found = (_coding(part, "valueCodeableConcept", codes.X12_REASON) for part in review.extensions("reasonCode"))
+    return tuple(dict.fromkeys(coding.code for coding in found if coding is not None))
 
 
-def _code(holder: Element, found: Iterable[Coding]) -> str | None:
-    """The first code; anything that does not look like one is refused, for codes travel on."""
-    coding = next(iter(found), None)
-    if coding is None:
-        return None
-    if not _CODE.fullmatch(coding.code):
-        raise holder.flaw("valueCodeableConcept.coding[0].code", "is not a code")
-    return coding.code
+def _coding(holder: Element, name: str, system: str) -> Coding | None:
+    """The coding of this system, else the first one."""
+    found = holder.concept(name)
+    return next((coding for coding in found if coding.system == system), next(iter(found), None))
 
 
-def _number(review: Element | None, response: Element) -> str | None:
-    part = review.extension("number") if review is not None else None
-    own = part.text("valueString") if part is not None else None
-    return own or response.text("preAuthRef")
+# -- dates and units ------------------------------------------------------------------------------------------------
 
 
-def _period(holder: Element, response: Element) -> tuple[date | None, date | None]:
+def _period(holder: Element) -> tuple[date | None, date | None]:
     extension = holder.extension(codes.ITEM_PERIOD)
-    if extension is not None:
-        return extension.period("valuePeriod")
-    return response.period("preAuthPeriod")
+    return _span(extension.one("valuePeriod") if extension is not None else None)
+
+
+def _span(period: Element | None) -> tuple[date | None, date | None]:
+    """First and last day of a Period, both in it; of a year or a month alone its first and its last day."""
+    if period is None:
+        return None, None
+    start, end = period.text("start") or "", period.text("end") or ""
+    return _day(period, "start", start + "-01-01"[len(start) - 4 :] if len(start) in (4, 7) else start), _day(
+        period, "end", _last_day(end)
+    )
+
+
+def _last_day(value: str) -> str:
+    value = f"{value}-12" if len(value) == len("YYYY") else value
+    if len(value) != len("YYYY-MM") or not value.replace("-", "").isdecimal():
+        return value
+    year, month = int(value[:4]), int(value[5:])
+    return f"{value}-{calendar.monthrange(year, month)[1]:02}" if year and 1 <= month <= 12 else value
+
+
+def _day(period: Element, name: str, value: str) -> date | None:
+    try:
+        return date.fromisoformat(value[:10]) if value else None
+    except ValueError:
+        raise period.flaw(name, "is not a FHIR dateTime") from None
 
 
 def _issued(holder: Element) -> date | None:
@@ -311,32 +445,65 @@ def _issued(holder: Element) -> date | None:
     return extension.day("valueDate") if extension is not None else None
 
 
-def _authorized_units(item: Element) -> int | None:
+def _authorized_units(item: Element) -> Units | None:
     detail = item.extension(codes.ITEM_DETAIL)
     part = detail.extension("quantity") if detail is not None else None
     return _quantity(part, "valueQuantity") if part is not None else None
 
 
-def _quantity(holder: Element, name: str) -> int | None:
+def _quantity(holder: Element, name: str) -> Units | None:
     quantity = holder.one(name)
     value = quantity.raw.get("value") if quantity is not None else None
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0 or value != int(value):
-        raise holder.flaw(f"{name}.value", "must be a whole number of units")
-    return int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise holder.flaw(f"{name}.value", "must be a number of units")
+    return int(value) if value == int(value) else value
+
+
+# -- errors ---------------------------------------------------------------------------------------------------------
 
 
 def _error(error: Element) -> ErrorAnswer:
-    found = error.concept("code")
-    path = error.extension(codes.ERROR_PATH)
+    found = _coding(error, "code", codes.X12_REJECT)
     follow_up = error.extension(codes.ERROR_FOLLOW_UP)
+    action = _coding(follow_up, "valueCodeableConcept", codes.X12_FOLLOW_UP) if follow_up is not None else None
     return ErrorAnswer(
-        code=_code(error, found) or "unknown",
-        path=path.text("valueString") if path is not None else None,
-        follow_up=_code(follow_up, follow_up.concept("valueCodeableConcept")) if follow_up is not None else None,
+        code=found.code if found is not None else None,
+        path=_error_path(error),
+        follow_up=action.code if action is not None else None,
         item=error.whole("itemSequence"),
     )
+
+
+def _error_path(error: Element) -> str | None:
+    """Where the error is: the FHIRPath, else the X12 element (before PAS 2.0 a string, since then a part)."""
+    path = error.extension(codes.ERROR_PATH)
+    named = path.text("valueString") if path is not None else None
+    place = error.extension(codes.ERROR_ELEMENT)
+    if named is not None or place is None:
+        return named
+    part = place.extension("error")
+    return part.text("valueString") if part is not None else place.text("valueString")
+
+
+# -- refusals -------------------------------------------------------------------------------------------------------
+
+
+def _no_answer(resource: Mapping[str, object]) -> Invalid:
+    """Why a resource is no answer, in words that hold nothing of its content but the code of an issue."""
+    named = resource.get("resourceType")
+    if not isinstance(named, str) or not _TYPE.fullmatch(named):
+        return _invalid("Resource.resourceType", "must be Bundle, ClaimResponse or Parameters")
+    if named == "Claim":
+        return _invalid("Claim", "is a request, not an answer")
+    if named != "OperationOutcome":
+        return _invalid(named, "is no PAS response, inquiry answer or notification")
+    flaws = [Flaw("OperationOutcome", "refuses a request and decides nothing")]
+    for issue in Element("OperationOutcome", resource).all("issue"):
+        code = issue.text("code") or ""
+        flaws.append(Flaw(issue.path, f"says {code if _ISSUE.fullmatch(code) else 'nothing that FHIR has a code for'}"))
+    return Invalid(_DETAIL, flaws=flaws)
 
 
 def _object(raw: object, at: str) -> Mapping[str, object]:
@@ -346,4 +513,4 @@ def _object(raw: object, at: str) -> Mapping[str, object]:
 
 
 def _invalid(path: str, reason: str) -> Invalid:
-    return Invalid("This is not a PAS answer", flaws=[Flaw(path, reason)])
+    return Invalid(_DETAIL, flaws=[Flaw(path, reason)])

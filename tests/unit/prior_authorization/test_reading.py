@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from services.prior_authorization.model.answers import PayerAnswer
+from services.prior_authorization.model.answers import PayerAnswer, Source, Unusable, weigh
 from services.prior_authorization.pas import codes, reading
 from shared.contracts.prior_authorization import ReviewAction
 from shared.kit.errors import Invalid
@@ -208,9 +208,7 @@ def test_an_inquiry_answer_is_read_bare_or_in_parameters() -> None:
         ({"created": "yesterday"}, "created"),
         ({"item": "all of it"}, "item"),
         ({"item": [{"adjudication": [review("A1")]}]}, "itemSequence"),
-        ({"item": [{"itemSequence": 1, "adjudication": [review("Jane Doe, 4 Elm St")]}]}, "code"),
         ({"outcome": "fine"}, "outcome"),
-        ({"item": [{"itemSequence": 1, "adjudication": [review("A3", None, "he is too old")]}]}, "code"),
     ],
 )
 def test_a_malformed_answer_is_refused_by_path_and_without_its_values(changes: Json, path: str) -> None:
@@ -218,8 +216,37 @@ def test_a_malformed_answer_is_refused_by_path_and_without_its_values(changes: J
         read(**changes)
     shown = json.dumps([(flaw.path, flaw.reason) for flaw in refusal.value.flaws])
     assert path.removeprefix("ClaimResponse.") in shown
-    assert "Jane" not in shown
-    assert "too old" not in shown
+    assert "yesterday" not in shown
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (review("Jane Doe, 4 Elm St"), "unknown-review-action"),
+        (review("A3", None, "he is too old"), "reason-malformed"),
+        (review("A1", "Jane Doe, 4 Elm St."), "number-malformed"),
+    ],
+)
+def test_text_in_place_of_a_code_is_read_but_goes_no_further(said: Json, reason: str) -> None:
+    answer = read(item=[{"itemSequence": 1, "adjudication": [said]}])
+    assert weigh(answer, "claim-1", {1}, Source.POLL, answer.created) == Unusable(reason)
+
+
+def test_text_in_place_of_an_errors_code_goes_no_further() -> None:
+    answer = read(item=None, error=[{"code": concept(codes.X12_REJECT, "Jane Doe is not ours")}])
+    assert weigh(answer, "claim-1", {1}, Source.POLL, answer.created) == Unusable("rejected-unknown")
+
+
+def test_a_part_of_a_unit_is_read_but_cannot_be_used() -> None:
+    added = {
+        "itemSequence": [1],
+        "productOrService": concept("s", "99244"),
+        "quantity": {"value": 1.5},
+        "adjudication": [review("A6", "N-6")],
+    }
+    answer = read(item=[{"itemSequence": 1, "adjudication": [review("A6")]}], addItem=[added])
+    assert answer.items[0].units == 1.5
+    assert weigh(answer, "claim-1", {1}, Source.POLL, answer.created) == Unusable("units-not-whole")
 
 
 @pytest.mark.parametrize("raw", [None, [], "x", {}, {"resourceType": "Bundle"}, {"resourceType": "Patient"}])
