@@ -2,41 +2,55 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import Path, Query
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from services.prior_authorization import fhir
-from services.prior_authorization.model import Authorization, Payer, State
+from services.prior_authorization.model import Authorization, Kind, Payer, State
 from services.prior_authorization.model.answers import PayerAnswer, Ruling, Source, Unusable, weigh
 from services.prior_authorization.model.authorization import Submission
+from services.prior_authorization.model.clocks import outlook
 from services.prior_authorization.model.deciding import take
 from services.prior_authorization.model.opening import Withdraw, withdraw
 from services.prior_authorization.model.payer import HearPayer, hear, payer_key, worth_noting
 from services.prior_authorization.model.people import (
     AcceptDenial,
     Appeal,
+    ExtendClock,
     SendAgain,
     SettleContradiction,
     accept_denial,
     appeal,
+    extend_clock,
     send_again,
     settle_contradiction,
 )
 from services.prior_authorization.pas.reading import read_notification
 from shared.kit import shown
-from shared.kit.api import Call, DocumentId, Reply, Routes
+from shared.kit.api import Call, CallContext, DocumentId, Reply, Routes
 from shared.kit.auth import Role
 from shared.kit.decisions import Facts
 from shared.kit.errors import Flaw, Invalid, NotFound
+from shared.kit.store.port import EPOCH
 
 READERS = frozenset({Role.COORDINATOR, Role.CLINICIAN, Role.SCHEDULER, Role.AUDITOR, Role.OPERATOR, Role.SERVICE})
 CHASERS = frozenset({Role.COORDINATOR})
 
 PayerId = Annotated[str, Path(pattern=r"^[A-Za-z0-9.-]{1,64}$")]
 Code = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
+_AHEAD = timedelta(days=366)
+"""Further than any limit of a payer reaches."""
+
+_SAMPLE = 50
+"""How many of a payer's requests tell how it decides. Ids follow from a hash, so these are any of them."""
+
+_KNOWN_PAYERS = 10
+"""Of so many payers on one worklist the history is read; of the others the time alone tells."""
+
 Limit = Annotated[int, Query(ge=1, le=200)]
 
 
@@ -46,6 +60,14 @@ class CancelBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     reason: Code = "coordinator"
+
+
+class ExtendBody(BaseModel):
+    """By how many calendar days the payer extended its time."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    days: Annotated[int, Field(ge=1, le=60)]
 
 
 class TakeNotification:
@@ -82,11 +104,24 @@ def _authorizations() -> Routes:
         more = page[-1].id if len(page) == limit else None
         return Reply(200, {"authorizations": [summary(each) for each in page], "after": more})
 
+    @found.get("/clocks", roles=READERS)
+    async def running_clocks(
+        call: Call, payer_id: Annotated[str | None, Query(max_length=64)] = None, limit: Limit = 100
+    ) -> Reply:
+        """The authorizations that payers owe a decision on, what breaches first or is late already on top."""
+        also = {} if payer_id is None else {"payer_id": payer_id}
+        found = await call.first(Authorization, "breaches_at", EPOCH, call.now + _AHEAD, also, limit=limit)
+        payers = list(dict.fromkeys(each.payer_id for each in found))[:_KNOWN_PAYERS]
+        history = {payer: await _history(call, payer) for payer in payers}
+        lines = [{**summary(each), "clock": clock(each, call.now, history.get(each.payer_id, ()))} for each in found]
+        return Reply(200, {"authorizations": lines})
+
     @found.get("/{id}", roles=READERS)
     async def read(id: DocumentId, call: Call) -> Reply:
-        """One authorization with its claims, rulings and troubles."""
+        """One authorization with its claims, rulings and troubles, and how the payer's clock stands."""
         document = await call.read(Authorization, id)
-        return call.show(document, view(document))
+        history = await _history(call, document.payer_id) if document.breaches_at else ()
+        return call.show(document, {**view(document), "clock": clock(document, call.now, history)})
 
     @found.post("/{id}/cancel", roles=CHASERS)
     async def cancel(id: DocumentId, body: CancelBody, call: Call) -> Reply:
@@ -102,6 +137,11 @@ def _authorizations() -> Routes:
     async def accept(id: DocumentId, call: Call) -> Reply:
         """Let the open denial stand."""
         return await call.change(Authorization, id, AcceptDenial(), accept_denial)
+
+    @found.post("/{id}/extend-clock", roles=CHASERS)
+    async def extend(id: DocumentId, body: ExtendBody, call: Call) -> Reply:
+        """The payer said that it takes more time."""
+        return await call.change(Authorization, id, ExtendClock(days=body.days), extend_clock)
 
     @found.post("/{id}/send-again", roles=CHASERS | {Role.OPERATOR})
     async def resend(id: DocumentId, call: Call) -> Reply:
@@ -205,6 +245,43 @@ def summary(document: Authorization) -> dict[str, Any]:
         "wait": shown.wait(document),
         "contradicted": bool(document.contradictions),
         "version": document.version,
+    }
+
+
+Decided = tuple[Kind, bool, float]
+"""A claim's kind, its urgency, and what share of its time the payer had used when it decided."""
+
+
+async def _history(call: CallContext, payer_id: str) -> list[Decided]:
+    """How the payer decided what it was asked."""
+    found: list[Decided] = []
+    for document in await call.page(Authorization, {"payer_id": payer_id, "breaches_at": None}, limit=_SAMPLE):
+        running, held = document.clock, document.held
+        if running is not None and held is not None and held.ruling is not None:
+            found.append((held.kind, document.expedited, running.spent(held.ruling.decided_at)))
+    return found
+
+
+def clock(document: Authorization, now: datetime, history: Sequence[Decided]) -> dict[str, Any] | None:
+    """How the payer's clock stands: times left in whole seconds, by the calendar and in its working hours."""
+    running, held = document.clock, document.held
+    if running is None or held is None or document.breaches_at is None:
+        return None
+    spent = running.spent(now)
+    alike = [share for kind, expedited, share in history if (kind, expedited) == (held.kind, document.expedited)]
+    return {
+        "line_of_business": document.terms.line_of_business,
+        "limit": running.limit,
+        "basis": running.basis,
+        "in_force_from": running.since.isoformat(),
+        "received_at": shown.instant(running.received_at),
+        "deadline": shown.instant(running.deadline),
+        "extended_days": running.extended_days,
+        "seconds_left": int(running.left(now).total_seconds()),
+        "working_seconds_left": int(running.working_left(now).total_seconds()),
+        "spent": round(spent, 3),
+        "outlook": outlook(spent, alike),
+        "late": now >= running.deadline,
     }
 
 

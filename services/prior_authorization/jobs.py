@@ -88,6 +88,7 @@ def jobs(client: PayerClient, rules: RuleBook) -> tuple[Jobs, ...]:
                 pace=asking,
             ),
             timer("deadline", people.deadline),
+            timer("breach", people.clock_ended),
         ),
     )
 

@@ -6,7 +6,7 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import ClassVar
 
-from shared.contracts.base import Coding, Event
+from shared.contracts.base import Coding, Event, Value
 
 
 class ReviewAction(StrEnum):
@@ -122,14 +122,40 @@ class AuthorizationCancelled(AuthorizationEvent):
     reason: str
 
 
+class Breach(Value):
+    """What shows that a payer is late: the limit, where it is laid down and since when, and what was done meanwhile.
+
+    ``inquiries`` is how often it was asked in all; ``last_word`` its last review action.
+    """
+
+    payer_id: str
+    line_of_business: str
+    expedited: bool
+    limit: str
+    basis: str
+    in_force_from: date
+    received_at: datetime
+    deadline: datetime
+    extended_days: int = 0
+    inquiries: int = 0
+    inquired_at: datetime | None = None
+    last_word: ReviewAction | None = None
+    last_word_at: datetime | None = None
+
+
 class AuthorizationEscalated(AuthorizationEvent):
-    """A waiting state outlived its deadline, or the payer wants a person (CT): once per wait."""
+    """A waiting state outlived its deadline, or the payer wants a person (CT): once per wait.
+
+    ``reason`` is a code. ``breach`` is there where the payer's time to decide ran out: once for each deadline.
+    """
 
     type: ClassVar[str] = "authorization.escalated.v1"
     state: str
     since: datetime
     deadline: datetime
     owner: str
+    reason: str | None = None
+    breach: Breach | None = None
 
 
 class MemberWanted(Event):

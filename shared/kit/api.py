@@ -210,6 +210,15 @@ class CallContext:
         await self._audit(document, [each.id for each in found])
         return found
 
+    async def first(
+        self, document: type[D], field: str, start: datetime, end: datetime, also: Mapping[str, Any], *, limit: int
+    ) -> list[D]:
+        """Documents whose indexed ``field`` is from ``start`` until ``end``, the earliest first; audited."""
+        wanted = {**also, field: {"$gte": start, "$lte": end}}
+        found = await self._door.repository.find(document, wanted, limit=limit, sort=field)
+        await self._audit(document, [each.id for each in found])
+        return found
+
     async def _audit(self, document: type[Document], ids: Sequence[str]) -> None:
         """Who read what, and when (45 CFR 164.312(b))."""
         entry = {

@@ -6,6 +6,7 @@
 | ``items`` | what is asked for, by number |
 | ``member``, ``payer`` | facts: who the payer knows, whether it notifies |
 | ``rules`` | whether approval is needed, and on what terms |
+| ``clocks`` | how long a payer may take |
 | ``opening`` | request, member, withdrawal |
 | ``calling`` | what is sent and when |
 | ``answers``, ``deciding`` | what the payer says and what it means |

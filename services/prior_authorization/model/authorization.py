@@ -14,10 +14,11 @@ from pydantic import model_validator
 
 from services.prior_authorization.model.answers import Ruling
 from services.prior_authorization.model.budget import Hours, Manner, next_poll
+from services.prior_authorization.model.clocks import Running, run, run_appeal
 from services.prior_authorization.model.items import FIRST, Item, one_item
 from services.prior_authorization.model.rules import Terms
 from shared.contracts.base import Coding
-from shared.contracts.prior_authorization import AuthorizationEscalated
+from shared.contracts.prior_authorization import AuthorizationEscalated, Breach, ReviewAction
 from shared.kit.document import Document, Part, derived_id
 
 AWAIT_MEMBER = timedelta(days=2)
@@ -86,6 +87,12 @@ class Submission(Part):
     """When the payer took it, by the payer's own date on its answer to the sending."""
     pended_at: datetime | None = None
     ruling: Ruling | None = None
+    expedited: bool = False
+    """Whether an appeal is itself expedited; the request's urgency is the authorization's."""
+    extended_days: int = 0
+    """Calendar days by which the payer extended its time."""
+    breached_at: datetime | None = None
+    """When it was told that the payer's time ran out."""
 
     def dated(self, told: datetime) -> None:
         """The payer answered the sending of this claim, and dated its answer."""
@@ -105,6 +112,9 @@ class Trouble(Part):
     source: str
     at: datetime
 
+
+DECISION = "decision"
+"""What a payer is waited for; the deadline of that wait is the end of its clock."""
 
 _WORDS = frozenset(
     {
@@ -130,7 +140,7 @@ class Authorization(Document):
 
     collection = "authorization"
     shape_known = 2
-    indexes = ("referral_id", "patient_id", "payer_id", "state", "claim_id", "appeal_id")
+    indexes = ("referral_id", "patient_id", "payer_id", "state", "claim_id", "appeal_id", "breaches_at")
     transitions: ClassVar = {
         State.AWAITING_MEMBER: frozenset({State.SUBMITTING, State.NOT_REQUIRED, State.WITHDRAWN}),
         State.SUBMITTING: _WORDS | {State.AWAITING_MEMBER, State.CANCELLING, State.WITHDRAWN},
@@ -187,6 +197,8 @@ class Authorization(Document):
     """How often in a row a call was not taken at all."""
     polled_at: datetime | None = None
     polls: int = 0
+    breaches_at: datetime | None = None
+    """The end of the payer's clock while it runs; what breaches first is found by it."""
 
     @model_validator(mode="before")
     @classmethod
@@ -245,6 +257,24 @@ class Authorization(Document):
         """The payer's working hours."""
         return Hours(self.terms.timezone, self.terms.opens, self.terms.closes)
 
+    @property
+    def held(self) -> Submission | None:
+        """The newest claim that the payer is known to have."""
+        return next((sent for sent in reversed(self.submissions) if sent.received_at is not None), None)
+
+    @property
+    def clock(self) -> Running | None:
+        """The payer's clock on the newest claim that it has; None where it has none."""
+        held = self.held
+        if held is None:
+            return None
+        terms, calendar, days = self.terms, self.terms.calendar, held.extended_days
+        rows = terms.clocks or terms.by_hours
+        if held.kind is Kind.APPEAL:
+            urgent = held.expedited or self.expedited
+            return run_appeal(rows, calendar, held.began, expedited=urgent, extended_days=days)
+        return run(rows, calendar, held.began, extended_days=days)
+
     def next_look(self, now: datetime, named: float | None = None) -> datetime:
         """When the payer is to be asked next what became of the newest claim; ``named`` seconds are what it said."""
         newest = self.newest
@@ -273,7 +303,30 @@ def quiet(document: Authorization) -> None:
     The timer of an open attempt stays: without it nobody would find the attempt again after a crash.
     """
     document.met()
+    document.breaches_at = None
     document.rest(*(set(document.timers) - set(document.attempts)))
+
+
+def start_clock(document: Authorization, now: datetime) -> None:
+    """The payer owes a decision until its clock ends: that is what is waited for, unless a person is owed more."""
+    clock = document.clock
+    if clock is None:
+        return
+    document.breaches_at = clock.deadline
+    if document.wait is None:
+        document.expect(Owner.PAYER, DECISION, now, max(clock.deadline - now, timedelta()))
+    elif document.wait.reason != DECISION:
+        document.wake("breach", clock.deadline)
+
+
+def check_clock(document: Authorization, now: datetime) -> bool:
+    """Tell, once for each deadline, that the payer's clock has ended undecided; whether it was told now."""
+    held, clock, ends = document.held, document.clock, document.breaches_at
+    if held is None or clock is None or held.breached_at is not None or ends is None or now < ends:
+        return False
+    held.breached_at = now
+    announce_breach(document, clock)
+    return True
 
 
 def escalate(document: Authorization, now: datetime, *, owner: Owner, reason: str, within: timedelta) -> None:
@@ -285,11 +338,13 @@ def escalate(document: Authorization, now: datetime, *, owner: Owner, reason: st
         return
     wait.escalated_at = now
     document.rest("deadline")
-    announce_escalation(document)
+    if wait.reason == DECISION:
+        document.wake("breach", wait.deadline)
+    announce_escalation(document, reason)
 
 
-def announce_escalation(document: Authorization) -> None:
-    """Record the escalation of the wait as it stands."""
+def announce_escalation(document: Authorization, reason: str | None = None) -> None:
+    """Record the escalation of the wait as it stands; ``reason`` where that is not what is waited for."""
     wait = document.wait
     if wait is None:
         return
@@ -300,7 +355,46 @@ def announce_escalation(document: Authorization) -> None:
             since=wait.since,
             deadline=wait.deadline,
             owner=wait.owner,
+            reason=reason or wait.reason,
         )
+    )
+
+
+def announce_breach(document: Authorization, clock: Running) -> None:
+    """Record that the payer's clock has ended without a decision, with what shows it."""
+    document.record(
+        AuthorizationEscalated(
+            **document.announces(),
+            state=document.state,
+            since=clock.received_at,
+            deadline=clock.deadline,
+            owner=Owner.PAYER,
+            reason="payer-late",
+            breach=_evidence(document, clock),
+        )
+    )
+
+
+def _evidence(document: Authorization, clock: Running) -> Breach:
+    """What shows that the payer is late: the limit and its source, receipt, deadline, what was asked, its last word."""
+    held = document.held
+    word = (ReviewAction.PENDED, held.pended_at) if held is not None and held.pended_at else (None, None)
+    if document.current is not None and (word[1] is None or document.current.taken_at > word[1]):
+        word = (document.current.action, document.current.taken_at)
+    return Breach(
+        payer_id=document.payer_id,
+        line_of_business=document.terms.line_of_business,
+        expedited=document.expedited,
+        limit=clock.limit,
+        basis=clock.basis,
+        in_force_from=clock.since,
+        received_at=clock.received_at,
+        deadline=clock.deadline,
+        extended_days=clock.extended_days,
+        inquiries=document.polls,
+        inquired_at=document.polled_at,
+        last_word=word[0],
+        last_word_at=word[1],
     )
 
 

@@ -27,6 +27,7 @@ from services.prior_authorization.model.authorization import (
     escalate,
     note,
     quiet,
+    start_clock,
 )
 from services.prior_authorization.model.rules import AppealPolicy
 from shared.contracts.prior_authorization import (
@@ -171,9 +172,7 @@ def await_decision(document: Authorization, submission: Submission, now: datetim
     initial = submission.kind is Kind.INITIAL
     quiet(document)
     _become(document, State.PENDED if initial else State.APPEALING)
-    hours = document.terms.decision_hours if initial else document.terms.appeal_hours
-    since = submission.received_at or now
-    document.expect(Owner.PAYER, "decision", now, max(since + timedelta(hours=hours) - now, timedelta()))
+    start_clock(document, now)
     schedule_poll(document, now)
 
 
@@ -297,6 +296,7 @@ def _act(document: Authorization, ruling: Ruling, before: Ruling | None, now: da
     else:
         _become(document, State.CONTACT_PAYER)
         escalate(document, now, owner=Owner.COORDINATOR, reason="contact-payer", within=CONTACT)
+        start_clock(document, now)
         schedule_poll(document, now)
 
 
@@ -385,7 +385,7 @@ def _announce_ruling(document: Authorization, submission: Submission, ruling: Ru
             decided_at=ruling.decided_at,
             action=ruling.action,
             standing=standing,
-            extended=ruling.decided_at - submission.began > timedelta(hours=hours),
+            extended=submission.extended_days > 0 or ruling.decided_at - submission.began > timedelta(hours=hours),
         )
     )
 

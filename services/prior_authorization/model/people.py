@@ -7,12 +7,14 @@ from datetime import datetime
 from pydantic import BaseModel
 
 from services.prior_authorization.model.authorization import (
+    DECISION,
     SUBMISSION,
     Authorization,
     Kind,
     Owner,
     State,
     announce_escalation,
+    check_clock,
     quiet,
 )
 from services.prior_authorization.model.deciding import begin_appeal
@@ -91,8 +93,48 @@ def settle_contradiction(
     return document
 
 
+class ExtendClock(BaseModel):
+    """The payer said that it takes so many more calendar days."""
+
+    days: int
+
+
+def extend_clock(document: Authorization, command: ExtendClock, facts: Facts, now: datetime) -> Authorization:
+    """Move the payer's deadline by what it said, once a claim, as far as its limit allows (42 CFR 422.568(b)).
+
+    Raises Conflict where no clock runs, its limit knows no such extension, or it was extended before.
+    """
+    held, clock = document.held, document.clock
+    if held is None or clock is None or document.breaches_at is None:
+        raise Conflict("no clock of the payer runs")
+    if held.extended_days:
+        raise Conflict("the payer has extended its time once already")
+    if command.days > clock.extension_days:
+        raise Conflict(f"the payer may extend its time by {clock.extension_days} days at most")
+    held.extended_days = command.days
+    held.breached_at = None
+    moved = document.clock
+    if moved is None:
+        return document
+    document.breaches_at = moved.deadline
+    wait = document.wait
+    if wait is not None and wait.reason == DECISION and wait.escalated_at is None:
+        wait.deadline = moved.deadline
+        document.wake("deadline", moved.deadline)
+    else:
+        document.wake("breach", moved.deadline)
+    return document
+
+
 def deadline(document: Authorization, due: Due, facts: Facts, now: datetime) -> Authorization:
     """A wait outlived its deadline: escalate it, once."""
-    if document.overdue(now) is not None:
+    wait = document.overdue(now)
+    if wait is not None and not (wait.reason == DECISION and check_clock(document, now)):
         announce_escalation(document)
+    return document
+
+
+def clock_ended(document: Authorization, due: Due, facts: Facts, now: datetime) -> Authorization:
+    """The payer's time ran out while a person is waited for: that is told too, once."""
+    check_clock(document, now)
     return document

@@ -9,20 +9,26 @@ from __future__ import annotations
 
 import tomllib
 import zlib
-from collections.abc import Callable, Iterable, Mapping
-from datetime import date
+from collections.abc import Mapping
+from datetime import date, timedelta
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
+from services.prior_authorization.model.clocks import (
+    Calendar,
+    Clock,
+    ClockTerms,
+    Limit,
+    LineOfBusiness,
+    applying,
+    in_force,
+)
+from services.prior_authorization.model.rows import ANY, Row, covers, most_specific
 from shared.contracts.base import Coding
 from shared.kit.document import Part
-
-T = TypeVar("T")
-
-ANY = "*"
 
 
 class RulesError(ValueError):
@@ -37,11 +43,7 @@ class AppealPolicy(StrEnum):
     NONE = "none"
 
 
-class _Row(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-class Rule(_Row):
+class Rule(Row):
     """One row: for this payer, plan and service, between these dates (``until`` exclusive), approval is needed or not.
 
     ``codes`` are exact (``99214``), a prefix (``G04*``) or an inclusive range of codes of one length
@@ -63,12 +65,12 @@ class Rule(_Row):
             return False
         if self.system not in (ANY, service.system):
             return False
-        if self.codes and not any(_covers(pattern, service.code) for pattern in self.codes):
+        if self.codes and not any(covers(pattern, service.code) for pattern in self.codes):
             return False
         return not (self.since and on < self.since) and not (self.until and on >= self.until)
 
 
-class Budget(_Row):
+class Budget(Row):
     """How fast one payer may be called, for one purpose, by all workers together.
 
     ``a_second`` calls a second, up to ``burst`` of them at once after a pause, at most ``in_flight`` unanswered. After
@@ -101,21 +103,25 @@ class Purpose(StrEnum):
     POLL = "poll"
 
 
-class PayerTerms(_Row):
+class PayerTerms(Row):
     """How one payer (or ``*``) is dealt with. Hours are its working hours in its time zone, Monday to Friday.
 
     ``submit`` is the budget of all that is sent to it (requests, appeals, cancellations), ``poll`` that of inquiries.
     A payer too large for one worker is split into ``shares``; the number may be raised at any time, and lowered only
     when nothing of the payer is open any more. ``poll_minutes``: one request is not asked about more often than that.
+    ``closed`` are days off beside federal holidays. ``rating_period`` is the month and day (``07-01``) on which a
+    Medicaid or CHIP managed care plan's rating periods start.
     """
 
     payer: str = ANY
-    line_of_business: str = "other"
+    line_of_business: LineOfBusiness = LineOfBusiness.OTHER
+    rating_period: str = Field("01-01", pattern=r"^\d\d-\d\d$")
     appeal: AppealPolicy = AppealPolicy.BY_PERSON
     appeal_levels: int = Field(1, ge=0, le=5)
     timezone: str = "America/New_York"
     opens: int = Field(8, ge=0, le=23)
     closes: int = Field(18, ge=1, le=24)
+    closed: tuple[date, ...] = ()
     poll_minutes: int = Field(15, ge=1, le=720)
     shares: int = Field(1, ge=1, le=64)
     submit: Budget = Budget()
@@ -133,6 +139,28 @@ class PayerTerms(_Row):
         """The whole budget for a purpose."""
         return self.submit if purpose is Purpose.SUBMIT else self.poll
 
+    @model_validator(mode="after")
+    def _open(self) -> PayerTerms:
+        if self.closes <= self.opens:
+            raise ValueError("closes before it opens")
+        return self
+
+    @property
+    def rating_period_start(self) -> tuple[int, int]:
+        """Month and day."""
+        month, day = self.rating_period.split("-")
+        return int(month), int(day)
+
+    @field_validator("rating_period")
+    @classmethod
+    def _a_day(cls, value: str) -> str:
+        month, day = value.split("-")
+        try:
+            date(2026, int(month), int(day))
+        except ValueError:
+            raise ValueError("is not a month and a day of every year, as in 07-01") from None
+        return value
+
     @field_validator("timezone")
     @classmethod
     def _known(cls, value: str) -> str:
@@ -143,23 +171,11 @@ class PayerTerms(_Row):
         return value
 
 
-class Clock(_Row):
-    """How long a payer may take to decide, by line of business and the date the request was received."""
-
-    line_of_business: str = ANY
-    since: date = Field(alias="from")
-    standard_hours: int = Field(gt=0)
-    expedited_hours: int = Field(gt=0)
-    appeal_standard_hours: int = Field(gt=0)
-    appeal_expedited_hours: int = Field(gt=0)
-
-
 class Terms(Part):
     """What was laid down for one request when it was opened; kept on its document, so that decisions stay pure."""
 
     why: str
     needed: bool
-    line_of_business: str = "other"
     appeal: AppealPolicy = AppealPolicy.BY_PERSON
     appeal_levels: int = 1
     timezone: str = "America/New_York"
@@ -167,15 +183,47 @@ class Terms(Part):
     closes: int = 18
     decision_hours: int = 168
     appeal_hours: int = 720
+    """The limits in nominal hours: what they are counted by exactly is ``clocks``, where those were kept."""
     poll_minutes: int = 15
+    line_of_business: LineOfBusiness = LineOfBusiness.OTHER
+    clocks: tuple[ClockTerms, ...] = ()
+    """The limits in force when it was opened, and those that come into force later: the receipt decides."""
+    closed: tuple[date, ...] = ()
+
+    @property
+    def by_hours(self) -> tuple[ClockTerms, ...]:
+        """The limits of a request whose ``clocks`` were not kept."""
+        hours = f"{self.appeal_hours} hours"
+        return (
+            ClockTerms(
+                since=date.min,
+                limit=f"{self.decision_hours} hours",
+                appeal=hours,
+                appeal_expedited=hours,
+                appeal_within="60 calendar days",
+                basis="as when it was opened",
+            ),
+        )
+
+    @property
+    def calendar(self) -> Calendar:
+        """The payer's working days."""
+        return Calendar(self.timezone, self.opens, self.closes, frozenset(self.closed))
 
 
-class RuleBook(_Row):
+_ClockKey = tuple[LineOfBusiness, tuple[int, int], str, str, date, bool]
+
+_REMEMBERED = 1024
+
+
+class RuleBook(Row):
     """All of a rules file."""
 
     rules: tuple[Rule, ...] = ()
     payers: tuple[PayerTerms, ...] = ()
     clocks: tuple[Clock, ...] = ()
+    _clocks_of: dict[_ClockKey, tuple[ClockTerms, ...]] = PrivateAttr(default_factory=dict)
+    """What was found for the requests of a day: the same for all requests of a line of business."""
 
     @classmethod
     def parse(cls, text: str) -> RuleBook:
@@ -190,25 +238,62 @@ class RuleBook(_Row):
             raise RulesError(flaws) from None
 
     def assess(
-        self, payer_id: str, plan: str | None, service: Coding, *, on: date, expedited: bool, default: str = "default"
+        self,
+        payer_id: str,
+        plan: str | None,
+        service: Coding,
+        *,
+        on: date,
+        expedited: bool,
+        kind: str = ANY,
+        default: str = "default",
     ) -> Terms:
         """Whether approval is needed on a day, by which rule (``why``), and the terms of seeking it."""
         rule = next((rule for rule in self.rules if rule.matches(payer_id, plan, service, on)), None)
         payer = self._payer(payer_id)
-        clock = self._clock(payer.line_of_business, on)
+        clocks = self.clocks_of(payer_id, kind=kind, on=on, expedited=expedited)
+        limit = in_force(clocks, on)
         return Terms(
             why=rule.why if rule else default,
             needed=rule.needed if rule else True,
-            line_of_business=payer.line_of_business,
             appeal=payer.appeal,
             appeal_levels=payer.appeal_levels,
             timezone=payer.timezone,
             opens=payer.opens,
             closes=payer.closes,
-            decision_hours=clock.expedited_hours if expedited else clock.standard_hours,
-            appeal_hours=clock.appeal_expedited_hours if expedited else clock.appeal_standard_hours,
             poll_minutes=payer.poll_minutes,
+            line_of_business=payer.line_of_business,
+            clocks=clocks,
+            decision_hours=Limit.parse(limit.limit).hours,
+            appeal_hours=Limit.parse(limit.appeal).hours,
+            closed=payer.closed,
         )
+
+    def clocks_of(self, payer_id: str, *, kind: str, on: date, expedited: bool) -> tuple[ClockTerms, ...]:
+        """The payer's limits for a kind of service from the day before ``on``: it may still be that day there."""
+        payer = self._payer(payer_id)
+        key = (
+            payer.line_of_business,
+            payer.rating_period_start,
+            payer_id if any(row.payer == payer_id for row in self.clocks) else ANY,
+            kind if any(row.kind == kind for row in self.clocks) else ANY,
+            on,
+            expedited,
+        )
+        if key not in self._clocks_of:
+            if len(self._clocks_of) >= _REMEMBERED:
+                self._clocks_of.clear()
+            line, rating_period, payer_key, kind_key, _, _ = key
+            self._clocks_of[key] = applying(
+                self.clocks,
+                line,
+                payer_id=payer_key,
+                kind=kind_key,
+                on=on - timedelta(days=1),
+                expedited=expedited,
+                rating_period=rating_period,
+            )
+        return self._clocks_of[key]
 
     def share_of(self, payer_id: str, id: str) -> int:
         """The share of a payer that a new request of this id falls to: 0 where the payer is not split."""
@@ -220,37 +305,4 @@ class RuleBook(_Row):
         return payer.budget(purpose).share(payer.shares)
 
     def _payer(self, payer_id: str) -> PayerTerms:
-        return _most_specific(self.payers, payer_id, lambda row: row.payer) or PayerTerms()
-
-    def _clock(self, line_of_business: str, on: date) -> Clock:
-        in_force = sorted((row for row in self.clocks if row.since <= on), key=lambda row: row.since, reverse=True)
-        found = _most_specific(in_force, line_of_business, lambda row: row.line_of_business)
-        return found or _DEFAULT_CLOCK
-
-
-_DEFAULT_CLOCK = Clock.model_validate(
-    {
-        "from": date(2026, 1, 1),
-        "standard_hours": 7 * 24,
-        "expedited_hours": 72,
-        "appeal_standard_hours": 30 * 24,
-        "appeal_expedited_hours": 72,
-    }
-)
-"""CMS-0057-F, 42 CFR 422.568(b) and 422.572 since 2026; appeals 42 CFR 422.590."""
-
-
-def _most_specific(rows: Iterable[T], wanted: str, key: Callable[[T], str]) -> T | None:
-    """The first row of that very name, else the first for any."""
-    listed = list(rows)
-    named = next((row for row in listed if key(row) == wanted), None)
-    return named or next((row for row in listed if key(row) == ANY), None)
-
-
-def _covers(pattern: str, code: str) -> bool:
-    if pattern.endswith("*"):
-        return code.startswith(pattern[:-1])
-    low, dots, high = pattern.partition("..")
-    if not dots:
-        return code == pattern
-    return len(low) == len(code) == len(high) and low <= code <= high
+        return most_specific(self.payers, payer_id, lambda row: row.payer) or PayerTerms()

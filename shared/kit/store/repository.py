@@ -219,9 +219,11 @@ class Repository:
                 return
             behind = {"_id": {"$gt": page[-1]["_id"]}}
 
-    async def find(self, document: type[D], conditions: Mapping[str, Any], *, limit: int = 1000) -> list[D]:
-        """Documents that meet the conditions, ordered by id."""
-        found = await self.store.find(document.collection, conditions, limit=limit)
+    async def find(
+        self, document: type[D], conditions: Mapping[str, Any], *, limit: int = 1000, sort: str = "_id"
+    ) -> list[D]:
+        """Documents that meet the conditions, ordered by id, or by an indexed field that the conditions bound."""
+        found = await self.store.find(document.collection, conditions, limit=limit, sort=sort)
         parsed = [hold(document, raw["_id"], raw).document for raw in found if not raw.get("shrunk")]
         return [each for each in parsed if each is not None]
 

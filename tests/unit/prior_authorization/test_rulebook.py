@@ -66,14 +66,6 @@ def test_the_first_rule_that_matches_payer_plan_and_date_decides() -> None:
     assert assess(book, CONSULT, payer="other") == "default"
 
 
-@pytest.mark.parametrize(
-    ("on", "expedited", "hours"),
-    [(date(2025, 12, 31), False, 336), (date(2026, 1, 1), False, 168), (date(2026, 1, 1), True, 72)],
-)
-def test_since_2026_a_payer_has_seven_days_and_for_the_urgent_72_hours(on: date, expedited: bool, hours: int) -> None:
-    assert shipped().assess("any", None, CONSULT, on=on, expedited=expedited).decision_hours == hours
-
-
 def test_terms_of_a_named_payer_come_before_those_for_all() -> None:
     for_all, for_acme = '[[payers]]\nappeal = "automatic"\n', '[[payers]]\npayer = "acme"\nappeal = "none"\n'
     book = RuleBook.parse(for_all + for_acme)
