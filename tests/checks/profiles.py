@@ -165,11 +165,13 @@ class Rule:
 
 @dataclass(frozen=True)
 class Found:
-    """A value where it was found; ``type`` is told by the name of a choice element, ``valueDate`` say."""
+    """A value where it was found; ``type`` is told by the name of a choice element, ``valueDate`` say. ``system`` is
+    the one beside a plain code."""
 
     value: Any
     path: str
     type: str | None = None
+    system: str | None = None
 
 
 @dataclass
@@ -424,7 +426,7 @@ class Profiles:
     def _binding(self, rule: Rule, found: Found, into: list[Problem]) -> None:
         binding = rule.element.get("binding", {})
         strength, url = binding.get("strength"), _bare(binding.get("valueSet", ""))
-        codings = _codings(found.value)
+        codings = _codings(found)
         if strength not in ("required", "extensible") or codings is None:
             return
         allowed = self._allowed(url)
@@ -442,7 +444,7 @@ class Profiles:
         x12 = _X12.fullmatch(url)
         if x12 is not None:
             wanted = _ELSEWHERE_X12.get(x12[1], f"https://codesystem.x12.org/005010/{x12[1]}")
-            return lambda system, _: system == wanted
+            return lambda system, _: system in (None, wanted)
         value_set = self._value_sets.get(url)
         if value_set is None:
             return None
@@ -552,7 +554,7 @@ def _values(holder: Json, name: str, path: str) -> list[Found]:
         return []
     if isinstance(value, list):
         return [Found(each, f"{path}.{name}[{place}]") for place, each in enumerate(value)]
-    return [Found(value, f"{path}.{name}")]
+    return [Found(value, f"{path}.{name}", system=holder.get("system") if name == "code" else None)]
 
 
 def _count(rule: Rule, count: int, path: str, into: list[Problem]) -> None:
@@ -572,10 +574,11 @@ def _matches(wanted: Any, value: Any) -> bool:
     return bool(wanted == value)
 
 
-def _codings(value: Any) -> list[tuple[str | None, str]] | None:
+def _codings(found: Found) -> list[tuple[str | None, str]] | None:
     """The codes of a CodeableConcept, a Coding or a code; None for anything else."""
+    value = found.value
     if isinstance(value, str):
-        return [(None, value)]
+        return [(found.system, value)]
     if not isinstance(value, dict):
         return None
     listed = value.get("coding", [value] if "code" in value else [])

@@ -15,7 +15,7 @@ from pydantic import model_validator
 from services.prior_authorization.model.answers import Ruling
 from services.prior_authorization.model.budget import Hours, Manner, next_poll
 from services.prior_authorization.model.clocks import Running, run, run_appeal
-from services.prior_authorization.model.items import FIRST, Item, one_item
+from services.prior_authorization.model.items import FIRST, Attachment, Item, Provider, one_item
 from services.prior_authorization.model.rules import Terms
 from shared.contracts.base import Coding
 from shared.contracts.prior_authorization import AuthorizationEscalated, Breach, ReviewAction
@@ -71,11 +71,15 @@ class Kind(StrEnum):
     """Why a claim was sent."""
 
     INITIAL = "initial"
+    UPDATE = "update"
     APPEAL = "appeal"
 
 
 class Submission(Part):
-    """One claim sent to the payer. ``id`` is Claim.identifier for ever, whatever attempts it takes to get it there."""
+    """One claim sent to the payer. ``id`` is Claim.identifier for ever, whatever attempts it takes to get it there.
+
+    ``items`` are those it was sent with (None: the authorization's), ``attached`` the numbers of what went along.
+    """
 
     id: str
     kind: Kind
@@ -86,6 +90,8 @@ class Submission(Part):
     taken_at: datetime | None = None
     """When the payer took it, by the payer's own date on its answer to the sending."""
     pended_at: datetime | None = None
+    items: tuple[Item, ...] | None = None
+    attached: tuple[int, ...] = ()
     ruling: Ruling | None = None
     expedited: bool = False
     """Whether an appeal is itself expedited; the request's urgency is the authorization's."""
@@ -168,6 +174,8 @@ class Authorization(Document):
     payer_id: str
     items: tuple[Item, ...]
     diagnoses: tuple[Coding, ...] = ()
+    providers: tuple[Provider, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
     expedited: bool = False
     specialist_id: str | None = None
     opened_for: str

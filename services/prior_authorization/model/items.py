@@ -26,10 +26,11 @@ class ServiceKind(StrEnum):
 
 
 class Item(Part):
-    """One service asked for. ``quantity`` counts ``unit`` (UCUM; None: units of service), over ``starts`` to ``ends``.
+    """One service asked for. ``quantity`` counts ``unit``, an X12 673 code (``VS`` visits, ``DA`` days; None: plain).
 
     ``place`` is a CMS place-of-service code. ``diagnoses`` point at the authorization's diagnoses, counted from 1; none
-    means all of them. ``dropped``: taken out of the request by an update; its number is never given to another.
+    means all of them. ``providers`` are numbers of the authorization's. ``dropped``: taken out of the request by an
+    update; it stays among the items, and its number is never given to another.
     """
 
     sequence: int
@@ -42,6 +43,30 @@ class Item(Part):
     starts: date | None = None
     ends: date | None = None
     diagnoses: tuple[int, ...] = ()
+    providers: tuple[int, ...] = ()
+    dropped: bool = False
+
+
+class Provider(Part):
+    """An organization that is to give the care. ``role`` is an X12 98 code (``SJ``: service provider)."""
+
+    sequence: int
+    npi: str
+    name: str
+    role: str = "SJ"
+
+
+class Attachment(Part):
+    """A document that goes along with a request: what it is, never what it says.
+
+    ``type`` is a LOINC code, ``report`` X12 755 (``77``: support data), ``digest`` the SHA-256 of what is sent.
+    """
+
+    sequence: int
+    type: Coding
+    report: str = "77"
+    content_type: str = "application/pdf"
+    digest: str | None = None
     dropped: bool = False
 
 
@@ -50,6 +75,6 @@ def one_item(service: Coding, quantity: int, kind: ServiceKind = ServiceKind.REF
     return (Item(sequence=FIRST, service=service, kind=kind, quantity=max(quantity, 1)),)
 
 
-def next_sequence(items: Iterable[Item]) -> int:
-    """The number of the next item; those of dropped items count too."""
-    return max((item.sequence for item in items), default=FIRST - 1) + 1
+def next_sequence(numbered: Iterable[Item | Provider | Attachment]) -> int:
+    """The number of the next one; those of dropped ones count too."""
+    return max((each.sequence for each in numbered), default=FIRST - 1) + 1

@@ -1,74 +1,76 @@
 """PAS request and inquiry Bundles: the Claim first, absolute fullUrls, every reference resolvable inside.
 
-Times in a Bundle come from when the claim was opened, so that a claim sent again is the same Bundle again.
+Times in a Bundle come from when the claim was opened, so that a claim sent again is the same Bundle again. A claim that
+follows another brings that one along (PAS 2.2.1, "Updating Authorization Requests"), as it was sent.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 
-from services.prior_authorization.model.authorization import ITEM, Authorization, Kind, Submission
+from services.prior_authorization.model.authorization import Authorization, Kind, Submission
+from services.prior_authorization.model.items import Attachment, Item
 from services.prior_authorization.model.member import Member
 from services.prior_authorization.pas import codes
 from services.prior_authorization.pas.codes import Certification
-from shared.contracts.base import Coding
+from services.prior_authorization.pas.fhir import Resource, Sent, coded, concept, concept_of
+from services.prior_authorization.pas.orders import MANNERS, order_id, order_of, quantity_of, service_of
+from services.prior_authorization.pas.parties import Parties, Requestor, parties_of, provider_of
 from shared.kit.document import derived_id
 from shared.kit.shown import instant
 
-Resource = dict[str, object]
+__all__ = [
+    "Contents",
+    "Requestor",
+    "Resource",
+    "appeal_request",
+    "cancel_request",
+    "initial_request",
+    "inquiry",
+    "update_request",
+]
 
-_GENDERS = frozenset({"male", "female", "other", "unknown"})
+Contents = Mapping[int, str]
+"""What the attachments hold, by their numbers: base64."""
 
-
-@dataclass(frozen=True, slots=True)
-class Requestor:
-    """The organization that asks: ours."""
-
-    name: str
-    npi: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Party:
-    """A resource of the Bundle and how others refer to it."""
-
-    id: str
-    resource: Resource
-
-    @property
-    def url(self) -> str:
-        return f"urn:uuid:{self.id}"
-
-    @property
-    def reference(self) -> Resource:
-        return {"reference": self.url}
-
-    @property
-    def entry(self) -> Resource:
-        return {"fullUrl": self.url, "resource": self.resource}
+NOTHING: Contents = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class _Parties:
-    patient: _Party
-    insurer: _Party
-    requestor: _Party
-    coverage: _Party
+class _Case:
+    """What all claims of one authorization are made from."""
 
-    @property
-    def all(self) -> tuple[_Party, ...]:
-        return self.requestor, self.insurer, self.coverage, self.patient
+    document: Authorization
+    parties: Parties
+    contents: Contents
 
 
-def initial_request(document: Authorization, member: Member, submission: Submission, requestor: Requestor) -> Resource:
-    """The request for approval (certificationType I)."""
-    return _request(document, member, submission, requestor, Certification.INITIAL)
+def initial_request(
+    document: Authorization, member: Member, submission: Submission, requestor: Requestor, contents: Contents = NOTHING
+) -> Resource:
+    """The request for approval (certificationType I). Raises ValueError where an attachment's contents are missing."""
+    case = _Case(document, parties_of(document, member, requestor), contents)
+    return _request(case, submission, Certification.INITIAL)
 
 
-def appeal_request(document: Authorization, member: Member, submission: Submission, requestor: Requestor) -> Resource:
-    """The appeal of a denied claim (certificationType 2): a claim of its own, related to that one, updating nothing."""
-    return _request(document, member, submission, requestor, Certification.APPEAL_STANDARD)
+def appeal_request(
+    document: Authorization, member: Member, submission: Submission, requestor: Requestor, contents: Contents = NOTHING
+) -> Resource:
+    """The appeal of a denied claim (certificationType 1 or 2): a claim of its own, related to that one."""
+    case = _Case(document, parties_of(document, member, requestor), contents)
+    return _request(case, submission, _certification(document, submission))
+
+
+def update_request(
+    document: Authorization, member: Member, submission: Submission, requestor: Requestor, contents: Contents = NOTHING
+) -> Resource:
+    """The update of a claim that is pended or granted (certificationType S): all items there ever were, each that
+    differs from the claim before flagged as added or changed, those dropped as cancelled."""
+    case = _Case(document, parties_of(document, member, requestor), contents)
+    return _request(case, submission, Certification.REVISED)
 
 
 def cancel_request(document: Authorization, member: Member, requestor: Requestor, opened_at: datetime) -> Resource:
@@ -76,10 +78,9 @@ def cancel_request(document: Authorization, member: Member, requestor: Requestor
     newest = document.newest
     if newest is None or document.cancel_id is None:
         raise ValueError("there is no claim to cancel")
-    cancelling = Submission(
-        id=document.cancel_id, kind=Kind.INITIAL, prior=document.cancels or newest.id, opened_at=opened_at
-    )
-    return _request(document, member, cancelling, requestor, Certification.CANCEL)
+    prior = document.cancels or newest.id
+    cancelling = Submission(id=document.cancel_id, kind=Kind.INITIAL, prior=prior, opened_at=opened_at)
+    return _request(_Case(document, parties_of(document, member, requestor), NOTHING), cancelling, Certification.CANCEL)
 
 
 def inquiry(document: Authorization, member: Member, requestor: Requestor, asked_at: datetime) -> Resource:
@@ -87,45 +88,40 @@ def inquiry(document: Authorization, member: Member, requestor: Requestor, asked
     newest = document.newest
     if newest is None:
         raise ValueError("there is no claim to ask about")
-    parties = _parties(document, member, requestor)
+    case = _Case(document, parties_of(document, member, requestor), NOTHING)
     id = derived_id("inquiry", newest.id)
-    certification = Certification.INITIAL if newest.kind is Kind.INITIAL else Certification.APPEAL_STANDARD
+    certification = _certification(document, newest)
     claim: Resource = {
-        **_claim_head(document, parties, id, newest.id, codes.CLAIM_INQUIRY, newest.opened_at),
+        **_claim_head(case, id, newest.id, codes.CLAIM_INQUIRY, newest.opened_at),
         "item": [
             {
-                "extension": _item_types(certification),
-                "sequence": ITEM,
-                "productOrService": _service(document.service),
+                "extension": _item_types(item, certification),
+                "sequence": item.sequence,
+                "productOrService": service_of(item),
             }
+            for item in _items_of(case, newest)
         ],
     }
-    return _bundle(codes.INQUIRY_BUNDLE, newest.id, asked_at, (_Party(id, claim), *parties.all))
+    return _bundle(codes.INQUIRY_BUNDLE, newest.id, asked_at, (Sent(id, claim), *case.parties.all))
 
 
-def _request(
-    document: Authorization,
-    member: Member,
-    submission: Submission,
-    requestor: Requestor,
-    certification: Certification,
-) -> Resource:
-    parties = _parties(document, member, requestor)
-    order = _order(document, parties.patient)
-    initial = certification is Certification.INITIAL
-    profile = codes.CLAIM if initial else codes.CLAIM_UPDATE
-    head = _claim_head(document, parties, submission.id, submission.id, profile, submission.opened_at)
-    claim: Resource = {**head, **_related(submission), **_diagnoses(document), "item": [_item(document, certification)]}
-    extensions = _level_of_service(document)
-    if not initial:
-        extensions.append(_coded(codes.CERTIFICATION_TYPE, codes.X12_CERTIFICATION_TYPE, certification))
-    if extensions:
-        claim["extension"] = extensions
-    entries = (_Party(submission.id, claim), *parties.all, order)
+# -- the Bundle -----------------------------------------------------------------------------------------------------
+
+
+def _request(case: _Case, submission: Submission, certification: Certification) -> Resource:
+    document = case.document
+    prior = document.submission((submission.prior,)) if submission.prior is not None else None
+    claims = [Sent(submission.id, _claim(case, submission, certification, prior))]
+    if prior is not None:
+        claims.append(Sent(prior.id, _claim(case, prior, _certification(document, prior), None)))
+    orders = [order_of(document, item, case.parties) for item in _items_of(case, submission)]
+    providers = [provider_of(provider) for provider in document.providers]
+    documents = [] if certification is Certification.CANCEL else _documents(case)
+    entries = (*claims, *case.parties.all, *_each_once(orders), *_each_once(providers), *documents)
     return _bundle(codes.REQUEST_BUNDLE, submission.id, submission.opened_at, entries)
 
 
-def _bundle(profile: str, transaction: str, at: datetime, parties: tuple[_Party, ...]) -> Resource:
+def _bundle(profile: str, transaction: str, at: datetime, sent: Iterable[Sent]) -> Resource:
     return {
         "resourceType": "Bundle",
         "id": derived_id("pas-bundle", profile, transaction),
@@ -133,201 +129,255 @@ def _bundle(profile: str, transaction: str, at: datetime, parties: tuple[_Party,
         "identifier": {"system": codes.TRANSACTION_SYSTEM, "value": transaction},
         "type": "collection",
         "timestamp": instant(at),
-        "entry": [party.entry for party in parties],
+        "entry": [each.entry for each in sent],
     }
 
 
-def _claim_head(
-    document: Authorization, parties: _Parties, id: str, identifier: str, profile: str, at: datetime
-) -> Resource:
-    priority = "stat" if document.expedited else "normal"
+def _each_once(sent: Iterable[Sent]) -> list[Sent]:
+    return list({each.id: each for each in sent}.values())
+
+
+# -- the Claim ------------------------------------------------------------------------------------------------------
+
+
+def _claim(case: _Case, submission: Submission, certification: Certification, prior: Submission | None) -> Resource:
+    document = case.document
+    initial = certification is Certification.INITIAL
+    profile = codes.CLAIM if initial else codes.CLAIM_UPDATE
+    before = {item.sequence: item for item in _items_of(case, prior)} if prior is not None else None
+    claim: Resource = {
+        **_claim_head(case, submission.id, submission.id, profile, submission.opened_at),
+        **_related(submission, included=prior is not None),
+        **_care_team(document),
+        **({} if certification is Certification.CANCEL else _supporting(document, submission, prior)),
+        **_diagnoses(document),
+        "item": [_item(case, item, certification, before) for item in _items_of(case, submission)],
+    }
+    extensions = [coded(codes.LEVEL_OF_SERVICE, codes.X12_LEVEL_OF_SERVICE, "U")] if document.expedited else []
+    if not initial:
+        extensions.append(coded(codes.CERTIFICATION_TYPE, codes.X12_CERTIFICATION_TYPE, certification))
+    return {**claim, "extension": extensions} if extensions else claim
+
+
+def _claim_head(case: _Case, id: str, identifier: str, profile: str, at: datetime) -> Resource:
+    parties = case.parties
+    priority = "stat" if case.document.expedited else "normal"
     return {
         "resourceType": "Claim",
         "id": id,
         "meta": {"profile": [profile]},
         "identifier": [{"system": codes.CLAIM_SYSTEM, "value": identifier}],
         "status": "active",
-        "type": _concept(codes.THO + "claim-type", "professional"),
+        "type": concept(codes.THO + "claim-type", "professional"),
         "use": "preauthorization",
         "patient": parties.patient.reference,
         "created": instant(at),
         "insurer": parties.insurer.reference,
         "provider": parties.requestor.reference,
-        "priority": _concept(codes.THO + "processpriority", priority),
+        "priority": concept(codes.THO + "processpriority", priority),
         "insurance": [{"sequence": 1, "focal": True, "coverage": parties.coverage.reference}],
     }
 
 
-def _related(submission: Submission) -> Resource:
+def _certification(document: Authorization, submission: Submission) -> Certification:
+    """What a claim asks for, of those that are kept on the authorization."""
+    if submission.kind is Kind.APPEAL:
+        return Certification.APPEAL_IMMEDIATE if document.expedited else Certification.APPEAL_STANDARD
+    return Certification.REVISED if submission.kind is Kind.UPDATE else Certification.INITIAL
+
+
+def _items_of(case: _Case, submission: Submission) -> tuple[Item, ...]:
+    """The items as this claim has them; one sent before items were kept by claim has the authorization's."""
+    if submission.items is not None:
+        return submission.items
+    prior = case.document.submission((submission.prior,)) if submission.prior is not None else None
+    return prior.items if prior is not None and prior.items is not None else case.document.items
+
+
+def _related(submission: Submission, *, included: bool) -> Resource:
+    """The claim before. The one before that is named by its number alone, for it is not brought along."""
     if submission.prior is None:
         return {}
-    prior = {"type": "Claim", "identifier": {"system": codes.CLAIM_SYSTEM, "value": submission.prior}}
-    relationship = _concept(codes.THO + "ex-relatedclaimrelationship", "prior")
+    prior: Resource = {"type": "Claim", "identifier": {"system": codes.CLAIM_SYSTEM, "value": submission.prior}}
+    if included:
+        prior["reference"] = f"urn:uuid:{submission.prior}"
+    relationship = concept(codes.THO + "ex-relatedclaimrelationship", "prior")
     return {"related": [{"claim": prior, "relationship": relationship}]}
 
 
+def _care_team(document: Authorization) -> Resource:
+    """Who is to give the care: for the whole claim, or for the items that name them."""
+    if not document.providers:
+        return {}
+    named = {sequence for item in document.items for sequence in item.providers}
+    return {
+        "careTeam": [
+            {
+                "extension": [{"url": codes.CARE_TEAM_SCOPE, "valueBoolean": provider.sequence not in named}],
+                "sequence": provider.sequence,
+                "provider": provider_of(provider).reference,
+                "role": concept(codes.X12_ENTITY, provider.role),
+            }
+            for provider in document.providers
+        ]
+    }
+
+
 def _diagnoses(document: Authorization) -> Resource:
-    """The diagnoses in systems that payers take; SNOMED CT is not among them."""
-    known = [coding for coding in document.diagnoses if coding.system in codes.DIAGNOSIS_SYSTEMS]
+    """The diagnoses in systems that payers take, by their place among all; SNOMED CT is not among them."""
+    known = _known_diagnoses(document)
     if not known:
         return {}
     listed: list[Resource] = []
-    for sequence, coding in enumerate(known, 1):
-        diagnosis: Resource = {"sequence": sequence, "diagnosisCodeableConcept": _coding(coding)}
-        if sequence == 1:
-            diagnosis["type"] = [_concept(codes.PAS_CODES, "principal")]
+    for sequence in known:
+        diagnosis: Resource = {
+            "sequence": sequence,
+            "diagnosisCodeableConcept": concept_of(document.diagnoses[sequence - 1]),
+        }
+        if sequence == known[0]:
+            diagnosis["type"] = [concept(codes.PAS_CODES, "principal")]
         listed.append(diagnosis)
     return {"diagnosis": listed}
 
 
-def _item(document: Authorization, certification: Certification) -> Resource:
+def _known_diagnoses(document: Authorization) -> list[int]:
+    numbered = enumerate(document.diagnoses, 1)
+    return [sequence for sequence, coding in numbered if coding.system in codes.DIAGNOSIS_SYSTEMS]
+
+
+# -- items ----------------------------------------------------------------------------------------------------------
+
+
+def _item(case: _Case, item: Item, certification: Certification, before: Mapping[int, Item] | None) -> Resource:
+    document = case.document
     order: Resource = {
         "url": codes.REQUESTED_SERVICE,
-        "valueReference": {"reference": f"urn:uuid:{_order_id(document)}"},
+        "valueReference": {"reference": f"urn:uuid:{order_id(document, item)}"},
     }
-    known = [coding for coding in document.diagnoses if coding.system in codes.DIAGNOSIS_SYSTEMS]
-    item: Resource = {
-        "extension": [*_item_types(certification), order],
-        "sequence": ITEM,
-        "category": _concept(codes.X12_SERVICE_TYPE, "3"),
-        "productOrService": _service(document.service),
-        "locationCodeableConcept": _concept(codes.PLACE_OF_SERVICE, "11"),
-        "quantity": {"value": document.quantity},
+    change = _change(item, None if before is None else before.get(item.sequence), certification, before is None)
+    own = _own_certification(item, certification, change)
+    sent: Resource = {
+        "extension": [*_item_types(item, own), order, *_changed(change)],
+        "sequence": item.sequence,
+        "category": concept(codes.X12_SERVICE_TYPE, MANNERS[item.kind].service_type),
+        "productOrService": service_of(item),
+        "locationCodeableConcept": concept(codes.PLACE_OF_SERVICE, item.place or MANNERS[item.kind].place),
+        "quantity": quantity_of(item),
+        **_pointers(document, item),
+        **_when(item),
     }
-    if known:
-        item["diagnosisSequence"] = list(range(1, len(known) + 1))
-    return item
+    if item.modifiers:
+        sent["modifier"] = [concept_of(modifier) for modifier in item.modifiers]
+    if item.dropped:
+        sent["modifierExtension"] = [{"url": codes.INFO_CANCELLED, "valueBoolean": True}]
+    return sent
 
 
-def _item_types(certification: Certification) -> list[Resource]:
-    """What is asked for: a specialty care review (X12 1525 SC), as the guide's referral example does."""
+def _item_types(item: Item, certification: Certification) -> list[Resource]:
+    """What kind of review is asked for, and for the first time or how else."""
     return [
-        _coded(codes.REQUEST_TYPE, codes.X12_REQUEST_CATEGORY, "SC"),
-        _coded(codes.CERTIFICATION_TYPE, codes.X12_CERTIFICATION_TYPE, certification),
+        coded(codes.REQUEST_TYPE, codes.X12_REQUEST_CATEGORY, MANNERS[item.kind].request),
+        coded(codes.CERTIFICATION_TYPE, codes.X12_CERTIFICATION_TYPE, certification),
     ]
 
 
-def _level_of_service(document: Authorization) -> list[Resource]:
-    return [_coded(codes.LEVEL_OF_SERVICE, codes.X12_LEVEL_OF_SERVICE, "U")] if document.expedited else []
+def _own_certification(item: Item, certification: Certification, change: str | None) -> Certification:
+    """An item of an update stands for itself: cancelled, revised, or asked for as it first was."""
+    if item.dropped:
+        return Certification.CANCEL
+    if certification is not Certification.REVISED:
+        return certification
+    return Certification.REVISED if change == "changed" else Certification.INITIAL
 
 
-def _service(service: Coding) -> Resource:
-    """The service in a system that payers take: as it is, or as a consultation (X12 1365, 3) with the code as sent."""
-    sent: Resource = {"system": service.system, "code": service.code}
-    if service.system in codes.SERVICE_SYSTEMS:
-        return {"coding": [sent]}
-    return {"coding": [{"system": codes.X12_SERVICE_TYPE, "code": "3"}, sent]}
+def _change(item: Item, was: Item | None, certification: Certification, alone: bool) -> str | None:
+    """How an item of an update differs from the claim before; a claim brought along says nothing of the kind."""
+    if certification is not Certification.REVISED or alone:
+        return None
+    if was is None:
+        return "added"
+    return None if was == item else "changed"
 
 
-def _order_id(document: Authorization) -> str:
-    return derived_id("order", document.id)
+def _changed(change: str | None) -> list[Resource]:
+    return [] if change is None else [{"url": codes.INFO_CHANGED, "valueCode": change}]
 
 
-def _order(document: Authorization, patient: _Party) -> _Party:
-    id = _order_id(document)
-    return _Party(
+def _pointers(document: Authorization, item: Item) -> Resource:
+    known = _known_diagnoses(document)
+    pointed = [sequence for sequence in item.diagnoses or known if sequence in known]
+    found: Resource = {"diagnosisSequence": pointed} if pointed else {}
+    return {**found, "careTeamSequence": list(item.providers)} if item.providers else found
+
+
+def _when(item: Item) -> Resource:
+    if item.starts is None and item.ends is None:
+        return {}
+    if item.starts is not None and item.starts == item.ends:
+        return {"servicedDate": item.starts.isoformat()}
+    days = {"start": item.starts, "end": item.ends}
+    return {"servicedPeriod": {name: day.isoformat() for name, day in days.items() if day is not None}}
+
+
+# -- attachments ----------------------------------------------------------------------------------------------------
+
+
+def _supporting(document: Authorization, submission: Submission, prior: Submission | None) -> Resource:
+    """What goes along, each with the number by which its report is known; those of an update that are new say so."""
+    if not document.attachments:
+        return {}
+    listed = [_supporting_info(document, each, submission, prior) for each in document.attachments]
+    return {"supportingInfo": listed}
+
+
+def _supporting_info(
+    document: Authorization, attachment: Attachment, submission: Submission, prior: Submission | None
+) -> Resource:
+    about: Resource = {
+        "url": codes.DOCUMENT_INFORMATION,
+        "extension": [
+            coded("reportTypeCode", codes.X12_REPORT_TYPE, attachment.report),
+            coded("transmissionMethod", codes.X12_TRANSMISSION, "EL"),
+            {"url": "controlNumber", "valueString": f"{submission.id[:8]}-{attachment.sequence}"},
+        ],
+    }
+    extensions = [about]
+    info: Resource = {
+        "extension": extensions,
+        "sequence": attachment.sequence,
+        "category": concept(codes.PAS_CODES, "additionalInformation"),
+        "valueReference": {"reference": f"urn:uuid:{_document_id(document, attachment)}"},
+    }
+    if submission.kind is Kind.UPDATE and prior is not None and attachment.sequence not in prior.attached:
+        extensions.append({"url": codes.INFO_CHANGED, "valueCode": "added"})
+    if attachment.dropped:
+        info["modifierExtension"] = [{"url": codes.INFO_CANCELLED, "valueBoolean": True}]
+    return info
+
+
+def _documents(case: _Case) -> list[Sent]:
+    return [_document(case, attachment) for attachment in case.document.attachments]
+
+
+def _document(case: _Case, attachment: Attachment) -> Sent:
+    contents = case.contents.get(attachment.sequence)
+    if contents is None:
+        raise ValueError("the contents of an attachment are missing")
+    id = _document_id(case.document, attachment)
+    return Sent(
         id,
         {
-            "resourceType": "ServiceRequest",
+            "resourceType": "DocumentReference",
             "id": id,
-            "meta": {"profile": [codes.SERVICE_REQUEST]},
-            "status": "active",
-            "intent": "order",
-            "code": _service(document.service),
-            "quantityQuantity": {"value": document.quantity},
-            "subject": patient.reference,
+            "meta": {"profile": [codes.DOCUMENT_REFERENCE]},
+            "status": "current",
+            "type": concept_of(attachment.type),
+            "category": [concept(codes.DOCUMENT_CATEGORY, "clinical-note")],
+            "subject": case.parties.patient.reference,
+            "content": [{"attachment": {"contentType": attachment.content_type, "data": contents}}],
         },
     )
 
 
-def _parties(document: Authorization, member: Member, requestor: Requestor) -> _Parties:
-    patient = _patient(document, member)
-    insurer = _organization(
-        derived_id("insurer", document.payer_id),
-        codes.INSURER,
-        {"system": codes.PAYER_SYSTEM, "value": document.payer_id},
-        "PR",
-        document.payer_id,
-    )
-    asking = _organization(
-        derived_id("requestor", requestor.npi),
-        codes.REQUESTOR,
-        {"system": codes.NPI, "value": requestor.npi},
-        "X3",
-        requestor.name,
-    )
-    return _Parties(patient, insurer, asking, _coverage(document, member, patient, insurer))
-
-
-def _patient(document: Authorization, member: Member) -> _Party:
-    id = derived_id("beneficiary", document.patient_id)
-    name: Resource = {"family": member.family} if member.family else {}
-    if member.given:
-        name["given"] = list(member.given)
-    absent = {"extension": [{"url": codes.ABSENT, "valueCode": "unknown"}]}
-    patient: Resource = {
-        "resourceType": "Patient",
-        "id": id,
-        "meta": {"profile": [codes.BENEFICIARY]},
-        "identifier": [_member_identifier(document, member)],
-        "name": [name or absent],
-        "gender": member.gender if member.gender in _GENDERS else "unknown",
-    }
-    if member.birth_date is not None:
-        patient["birthDate"] = member.birth_date.isoformat()
-    return _Party(id, patient)
-
-
-def _coverage(document: Authorization, member: Member, patient: _Party, insurer: _Party) -> _Party:
-    id = derived_id("coverage", document.coverage_id)
-    self_ = [
-        {"system": codes.THO + "subscriber-relationship", "code": "self"},
-        {"system": codes.X12_RELATIONSHIP, "code": "18"},
-    ]
-    coverage: Resource = {
-        "resourceType": "Coverage",
-        "id": id,
-        "meta": {"profile": [codes.COVERAGE]},
-        "identifier": [_member_identifier(document, member)],
-        "status": "active",
-        "subscriberId": member.member_id,
-        "beneficiary": patient.reference,
-        "relationship": {"coding": self_},
-        "payor": [insurer.reference],
-    }
-    return _Party(id, coverage)
-
-
-def _member_identifier(document: Authorization, member: Member) -> Resource:
-    return {
-        "type": _concept(codes.THO + "v2-0203", "MB"),
-        "system": f"{codes.PAYER_SYSTEM}:{document.payer_id}:member",
-        "value": member.member_id,
-    }
-
-
-def _organization(id: str, profile: str, identifier: Resource, entity: str, name: str) -> _Party:
-    return _Party(
-        id,
-        {
-            "resourceType": "Organization",
-            "id": id,
-            "meta": {"profile": [profile]},
-            "identifier": [identifier],
-            "active": True,
-            "type": [_concept(codes.X12_ENTITY, entity)],
-            "name": name,
-        },
-    )
-
-
-def _coded(url: str, system: str, code: str) -> Resource:
-    return {"url": url, "valueCodeableConcept": _concept(system, code)}
-
-
-def _concept(system: str, code: str) -> Resource:
-    return {"coding": [{"system": system, "code": str(code)}]}
-
-
-def _coding(coding: Coding) -> Resource:
-    return _concept(coding.system, coding.code)
+def _document_id(document: Authorization, attachment: Attachment) -> str:
+    return derived_id("attachment", document.id, str(attachment.sequence))
