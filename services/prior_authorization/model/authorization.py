@@ -240,6 +240,11 @@ class Authorization(Document):
         return frozenset(item.sequence for item in self.items)
 
     @property
+    def attached(self) -> tuple[int, ...]:
+        """The numbers of what goes along with a claim that is sent now."""
+        return tuple(attachment.sequence for attachment in self.attachments)
+
+    @property
     def newest(self) -> Submission | None:
         """The claim sent last."""
         return self.submissions[-1] if self.submissions else None

@@ -65,7 +65,8 @@ def prepare_submit(document: Authorization, due: Due, facts: Facts, now: datetim
         return document
     attempt = document.intend("submit", now)
     if document.newest is None:
-        document.submissions = [Submission(id=attempt.id, kind=Kind.INITIAL, opened_at=now)]
+        first = Submission(id=attempt.id, kind=Kind.INITIAL, opened_at=now, attached=document.attached)
+        document.submissions = [first]
         document.claim_id = attempt.id
     return document
 
@@ -98,7 +99,9 @@ def prepare_appeal(document: Authorization, due: Due, facts: Facts, now: datetim
     attempt = document.intend("appeal", now)
     if newest.received_at is not None:
         level = document.appeals + 1
-        appeal = Submission(id=attempt.id, kind=Kind.APPEAL, level=level, prior=newest.id, opened_at=now)
+        appeal = Submission(
+            id=attempt.id, kind=Kind.APPEAL, level=level, prior=newest.id, opened_at=now, attached=document.attached
+        )
         document.submissions = [*document.submissions, appeal]
         document.appeal_id = attempt.id
     return document

@@ -46,6 +46,8 @@ class _Case:
     document: Authorization
     parties: Parties
     contents: Contents
+    whole: bool = True
+    """Whether attachments go along: to call a request off needs none."""
 
 
 def initial_request(
@@ -80,7 +82,8 @@ def cancel_request(document: Authorization, member: Member, requestor: Requestor
         raise ValueError("there is no claim to cancel")
     prior = document.cancels or newest.id
     cancelling = Submission(id=document.cancel_id, kind=Kind.INITIAL, prior=prior, opened_at=opened_at)
-    return _request(_Case(document, parties_of(document, member, requestor), NOTHING), cancelling, Certification.CANCEL)
+    case = _Case(document, parties_of(document, member, requestor), NOTHING, whole=False)
+    return _request(case, cancelling, Certification.CANCEL)
 
 
 def inquiry(document: Authorization, member: Member, requestor: Requestor, asked_at: datetime) -> Resource:
@@ -116,7 +119,7 @@ def _request(case: _Case, submission: Submission, certification: Certification) 
         claims.append(Sent(prior.id, _claim(case, prior, _certification(document, prior), None)))
     orders = [order_of(document, item, case.parties) for item in _items_of(case, submission)]
     providers = [provider_of(provider) for provider in document.providers]
-    documents = [] if certification is Certification.CANCEL else _documents(case)
+    documents = [_document(case, attachment) for attachment in _attached(case, submission)]
     entries = (*claims, *case.parties.all, *_each_once(orders), *_each_once(providers), *documents)
     return _bundle(codes.REQUEST_BUNDLE, submission.id, submission.opened_at, entries)
 
@@ -149,7 +152,7 @@ def _claim(case: _Case, submission: Submission, certification: Certification, pr
         **_claim_head(case, submission.id, submission.id, profile, submission.opened_at),
         **_related(submission, included=prior is not None),
         **_care_team(document),
-        **({} if certification is Certification.CANCEL else _supporting(document, submission, prior)),
+        **_supporting(case, submission, prior),
         **_diagnoses(document),
         "item": [_item(case, item, certification, before) for item in _items_of(case, submission)],
     }
@@ -182,7 +185,8 @@ def _claim_head(case: _Case, id: str, identifier: str, profile: str, at: datetim
 def _certification(document: Authorization, submission: Submission) -> Certification:
     """What a claim asks for, of those that are kept on the authorization."""
     if submission.kind is Kind.APPEAL:
-        return Certification.APPEAL_IMMEDIATE if document.expedited else Certification.APPEAL_STANDARD
+        soon = submission.expedited or document.expedited
+        return Certification.APPEAL_IMMEDIATE if soon else Certification.APPEAL_STANDARD
     return Certification.REVISED if submission.kind is Kind.UPDATE else Certification.INITIAL
 
 
@@ -322,12 +326,16 @@ def _when(item: Item) -> Resource:
 # -- attachments ----------------------------------------------------------------------------------------------------
 
 
-def _supporting(document: Authorization, submission: Submission, prior: Submission | None) -> Resource:
+def _attached(case: _Case, submission: Submission) -> list[Attachment]:
+    """What goes along with a claim; a claim that follows another has all that went along with that one."""
+    return [each for each in case.document.attachments if case.whole and each.sequence in submission.attached]
+
+
+def _supporting(case: _Case, submission: Submission, prior: Submission | None) -> Resource:
     """What goes along, each with the number by which its report is known; those of an update that are new say so."""
-    if not document.attachments:
-        return {}
-    listed = [_supporting_info(document, each, submission, prior) for each in document.attachments]
-    return {"supportingInfo": listed}
+    attached = _attached(case, submission)
+    listed = [_supporting_info(case.document, each, submission, prior) for each in attached]
+    return {"supportingInfo": listed} if listed else {}
 
 
 def _supporting_info(
@@ -353,10 +361,6 @@ def _supporting_info(
     if attachment.dropped:
         info["modifierExtension"] = [{"url": codes.INFO_CANCELLED, "valueBoolean": True}]
     return info
-
-
-def _documents(case: _Case) -> list[Sent]:
-    return [_document(case, attachment) for attachment in case.document.attachments]
 
 
 def _document(case: _Case, attachment: Attachment) -> Sent:

@@ -83,7 +83,9 @@ def authorization(*items: Item, word: Any = A4, **changes: object) -> Authorizat
     """One whose first claim the payer answered."""
     document = sent(diagnoses=(PSORIASIS, PAIN, of(SNOMED, "9014002")), expedited=changes.pop("expedited", False))
     fields = {"items": items or (VISITS,), **changes}
-    return answered(document.model_copy(update=fields), word)
+    document = document.model_copy(update=fields)
+    document.submissions[0].attached = document.attached
+    return answered(document, word)
 
 
 def contents(document: Authorization) -> dict[int, str]:
@@ -99,11 +101,16 @@ def updated(document: Authorization, *items: Item, **changes: object) -> Authori
     """The authorization with an update opened: its items from now on are these."""
     newest = document.submissions[-1]
     newest.items = newest.items or document.items
+    document = document.model_copy(update={"items": items, **changes})
     update = Submission(
-        id=derived_id("update", newest.id), kind=Kind.UPDATE, prior=newest.id, opened_at=NOW, items=items
+        id=derived_id("update", newest.id),
+        kind=Kind.UPDATE,
+        prior=newest.id,
+        opened_at=NOW,
+        items=items,
+        attached=document.attached,
     )
-    submissions = [*document.submissions, update]
-    return document.model_copy(update={"items": items, "submissions": submissions, **changes})
+    return document.model_copy(update={"submissions": [*document.submissions, update]})
 
 
 def update(document: Authorization) -> Json:
@@ -253,6 +260,12 @@ def test_items_point_at_their_diagnoses_and_providers() -> None:
     assert scopes == [True, False]
 
 
+def test_an_attachment_of_an_update_is_new_and_the_claim_before_has_none() -> None:
+    new, before = claims(BUNDLES["update with a new attachment"]())
+    assert [extension(info, codes.INFO_CHANGED) for info in new["supportingInfo"]] == ["added"]
+    assert "supportingInfo" not in before
+
+
 def test_an_attachment_is_sent_whole_or_the_request_is_not_sent() -> None:
     bundle = BUNDLES["attachments"]()
     sent_along = [e["resource"] for e in bundle["entry"] if e["resource"]["resourceType"] == "DocumentReference"]
@@ -309,7 +322,7 @@ def authorizations(draw: st.DrawFn) -> Authorization:
 
 WAYS: dict[str, Callable[[Authorization], Json]] = {
     "initial": lambda d: requests.initial_request(d, member(), d.submissions[0], US, contents(d)),
-    "update": update,
+    "update": lambda d: update(d if d.submissions[1:] else updated(d, *d.items)),
     "inquiry": inquired,
     "cancel": lambda d: requests.cancel_request(d.model_copy(update={"cancel_id": d.id}), member(), US, NOW),
 }
