@@ -30,6 +30,9 @@ _QUIET = logging.getLogger("carerelay.faststream")
 _QUIET.setLevel(logging.ERROR)
 """What FastStream says below an error is of no use to an operator: that topics are not created by it, for one."""
 
+_PATIENCE_MS = 500
+"""How long one read waits for records; none waits for it to end."""
+
 _BATCH_BYTES = 1024 * 1024
 _MAX_REQUEST_BYTES = 2 * 1024 * 1024
 
@@ -241,6 +244,7 @@ class _Joined(ConsumerRebalanceListener):  # type: ignore[misc]
         """Note the committed positions from which reading goes on."""
         self.joined = True
         consumer = getattr(self._subscription.subscriber, "consumer", None)
+        self._subscription.wait_at(consumer)
         for partition in assigned:
             committed = await consumer.committed(partition) if consumer is not None else None
             self._subscription.consumed[f"{partition.topic}:{partition.partition}"] = committed or 0
@@ -260,6 +264,25 @@ class _Subscription:
         self.listener = _Joined(self)
         self.subscriber: Any = None
         self._handler = handler
+        self._waiting_at: Any = None
+
+    def wait_at(self, consumer: Any) -> None:
+        """Have ``consumer`` be read from as soon as it has something, and not before.
+
+        FastStream's batch reader sleeps behind every empty read, as long as it waited for it: records that come
+        meanwhile wait too, and the shorter the sleep is made the more a reader of a quiet topic computes.
+        """
+        if consumer is None or consumer is self._waiting_at:
+            return
+        read, self._waiting_at = consumer.getmany, consumer
+
+        async def until_there_is(*, timeout_ms: int, max_records: int | None) -> Any:
+            while not (found := await read(timeout_ms=_PATIENCE_MS, max_records=max_records)):
+                if self.stopping.is_set():
+                    break
+            return found
+
+        consumer.getmany = until_there_is
 
     async def parse(self, records: Any) -> KafkaAckableMessage:
         """A FastStream message around raw records; nothing in it is decoded."""

@@ -19,6 +19,7 @@ from pymongo.errors import BulkWriteError, PyMongoError
 from pymongo.write_concern import WriteConcern
 
 from shared.kit.document import due_field, epoch_field
+from shared.kit.store.commits import OneCommit, Update
 from shared.kit.store.port import (
     EPOCH,
     MAX_DOCUMENT_BYTES,
@@ -86,6 +87,7 @@ class MongoStore:
         self._motor = driver == "motor"
         self._client = _client(uri, driver, timeout)
         self._database = self._client.get_database(database, write_concern=_JOURNALED)
+        self._one_commit = None if self._motor else OneCommit(self._client, _JOURNALED)
 
     def _collection(self, name: str) -> Any:
         return self._database[name]
@@ -142,7 +144,7 @@ class MongoStore:
         is refused with a duplicate key, which it does report. Documents are never deleted, so no upsert inserts.
         """
         outcomes: list[Outcome | Unstorable] = [Outcome.WON] * len(writes)
-        operations: list[Any] = []
+        operations: list[InsertOne[Any] | Update] = []
         places: list[int] = []
         for place, write in enumerate(writes):
             try:
@@ -154,8 +156,11 @@ class MongoStore:
         if not operations:
             return outcomes
         async with _answering():
+            if self._one_commit is not None and await self._at_once(self._one_commit, collection, operations):
+                return outcomes
+            bulk = [UpdateOne(*each, upsert=True) if isinstance(each, tuple) else each for each in operations]
             try:
-                await self._collection(collection).bulk_write(operations, ordered=False)
+                await self._collection(collection).bulk_write(bulk, ordered=False)
             except BulkWriteError as error:
                 for failure in error.details.get("writeErrors", ()):
                     place = places[failure["index"]]
@@ -239,13 +244,20 @@ class MongoStore:
         if closing is not None:
             await closing
 
+    async def _at_once(
+        self, one_commit: OneCommit, collection: str, operations: Sequence[InsertOne[Any] | Update]
+    ) -> bool:
+        updates = [each for each in operations if isinstance(each, tuple)]
+        inserts = [each for each in operations if not isinstance(each, tuple)]
+        return await one_commit.lands(self._collection(collection), inserts, updates)
+
     async def _all(self, cursor: Any) -> list[Found]:
         found: list[Found] = await (cursor.to_list(length=None) if self._motor else cursor.to_list())
         return found
 
 
-def _operation(write: Write) -> Any:
-    """The bulk operation of a write. Encodes once here, where a failure concerns only this document."""
+def _operation(write: Write) -> InsertOne[Any] | Update:
+    """What a bulk does for a write. Encodes once here, where a failure concerns only this document."""
     if write.expected is None:
         return InsertOne(RawBSONDocument(encode({"_id": write.id, **write.set, "outbox": list(write.push)})))
     matched: dict[str, Any] = {"_id": write.id, "version": write.expected}
@@ -259,4 +271,4 @@ def _operation(write: Write) -> Any:
         change["$unset"] = unset
     if write.push:
         change["$push"] = {"outbox": {"$each": [RawBSONDocument(encode(entry)) for entry in write.push]}}
-    return UpdateOne(matched, change, upsert=True)
+    return matched, change
