@@ -60,6 +60,7 @@ class Floor:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Take in batch after batch until stopped."""
+        self._server = await self._client.admin.command("buildInfo")
         await self._consumer.start()
         await self._producer.start()
         self._partitions = sorted(await self._producer.partitions_for(self._wishes))
@@ -104,8 +105,16 @@ class Floor:
                 document["applied"][mark] = sequence
                 writes[id] = _submitting(document, now)
         if writes:
-            await self._documents.bulk_write(list(writes.values()), ordered=False)
+            await self._write(list(writes.values()))
             self._wanted.set()
+
+    async def _write(self, writes: list[InsertOne[Document] | UpdateOne]) -> None:
+        """One bulk; in one commit where the service does so too (``shared/kit/store/commits.py``)."""
+        if "secantusVersion" not in self._server:
+            await self._documents.bulk_write(writes, ordered=False)
+            return
+        async with self._client.start_session() as session, await session.start_transaction():
+            await self._documents.bulk_write(writes, ordered=False, session=session)
 
     async def _publish(self) -> None:
         while True:
@@ -252,7 +261,7 @@ def _submitting(document: Document, now: datetime) -> UpdateOne:
         "due": now,
         "version": document["version"] + 1,
     }
-    return UpdateOne({"_id": document["_id"], "version": document["version"]}, {"$set": change}, upsert=True)
+    return UpdateOne({"_id": document["_id"], "version": document["version"]}, {"$set": change})
 
 
 async def main() -> None:
