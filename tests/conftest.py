@@ -6,11 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
+import structlog
 
 from deploy.embedded.foundation import Embedded, Foundation
 from deploy.native import Native, artifacts
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# structlog's own way shows every local of every frame: of a large input, minutes of rendering.
+_SHOWN = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+structlog.configure(processors=[structlog.processors.add_log_level, _SHOWN])
 
 pytest.register_assert_rewrite("shared.kit.testing.store_suite", "shared.kit.testing.bus_suite")
 
