@@ -361,7 +361,7 @@ def response_bundle(
     entries: list[Mapping[str, object]] = []
     if answered is not None and ruling is not None:
         response = claim_response(
-            payer_id=payer_id, asked=asked, answered=answered, ruling=ruling, script=script, at=at, inquiry=inquiry
+            payer_id=payer_id, asked=asked, answered=answered, ruling=ruling, script=script, inquiry=inquiry
         )
         base = asked.base
         url = f"urn:uuid:{response['id']}" if base is None else f"{base}ClaimResponse/{response['id']}"
@@ -385,10 +385,12 @@ def claim_response(
     answered: Submission,
     ruling: Ruling,
     script: Script,
-    at: datetime,
     inquiry: bool = False,
 ) -> Resource:
-    """The ClaimResponse: ``outcome`` says nothing, the decision is in each item's reviewAction."""
+    """The ClaimResponse: ``outcome`` says nothing, the decision is in each item's reviewAction.
+
+    It is dated when it was decided, however often it is asked for: the same resource by the same id.
+    """
     profile = "profile-claiminquiryresponse" if inquiry else "profile-claimresponse"
     raw = asked.claim.raw
     response: Resource = {
@@ -400,7 +402,7 @@ def claim_response(
         "type": raw["type"],
         "use": "preauthorization",
         "patient": raw["patient"],
-        "created": stamp(at),
+        "created": stamp(ruling.at),
         "insurer": raw["insurer"],
         "requestor": raw["provider"],
         "request": {"reference": answered.reference},

@@ -159,6 +159,7 @@ class Payer:
         self._journal = Journal(data / "payer.jsonl" if data is not None else None)
         self._outbound = Outbound(now, http, token)
         self._cases: dict[tuple[str, str], Case] = {}
+        self._undecided: dict[tuple[str, str], Case] = {}
         self._names: dict[tuple[str, str], str] = {}
         self._keys: dict[tuple[str, str], str] = {}
         self._scripts: dict[str, Script] = {}
@@ -179,17 +180,23 @@ class Payer:
         return self._decide_due() + await self._outbound.tick()
 
     def _pending(self) -> Iterable[tuple[Case, Pending]]:
-        return [(case, case.pending) for case in self._distinct_cases() if case.pending is not None]
+        return [(case, case.pending) for case in self._undecided.values() if case.pending is not None]
 
-    def _distinct_cases(self) -> Iterable[Case]:
-        return [case for (_, name), case in self._cases.items() if name == case.entry.id]
+    def _await(self, case: Case, pending: Pending | None) -> None:
+        """Have a case wait for its decision, or no longer."""
+        case.pending = pending
+        key = (case.entry.payer_id, case.entry.id)
+        if pending is None:
+            self._undecided.pop(key, None)
+        else:
+            self._undecided[key] = case
 
     def _decide_due(self) -> int:
         """Decide what is due, as of the time it was due. Requests ask too, so that none overtakes a decision."""
         now = self._now()
         due = sorted(((c, p) for c, p in self._pending() if p.due <= now), key=lambda pair: pair[1].due)
         for case, pending in due:
-            case.pending = None
+            self._await(case, None)
             submission, script = pending.submission, pending.script
             ruling = self._rule(case, submission, script, pending.due)
             if script.notify:
@@ -324,11 +331,11 @@ class Payer:
 
     def _decide_or_pend(self, case: Case, submission: Submission, script: Script, now: datetime) -> Ruling:
         # Whatever was pended before is overtaken by a cancellation, a revision or an appeal.
-        case.pending = None
+        self._await(case, None)
         due = decides_at(script, submission.certification, now)
         if due <= now:
             return self._rule(case, submission, script, now)
-        case.pending = Pending(due, submission, script)
+        self._await(case, Pending(due, submission, script))
         return self._record(case, submission, script, ReviewAction.PENDED, now)
 
     def _case_for(self, payer_id: str, submission: Submission) -> Case:

@@ -46,6 +46,7 @@ class AuthorizationSubmitted(AuthorizationEvent):
     claim_id: str | None = None
     received_at: datetime | None = None
     service: Coding | None = None
+    kind: str | None = None
     expedited: bool | None = None
     line_of_business: str | None = None
 
@@ -112,6 +113,7 @@ class AuthorizationAppealed(AuthorizationEvent):
     type: ClassVar[str] = "authorization.appealed.v1"
     level: int
     claim_id: str | None = None
+    prior_claim_id: str | None = None
     received_at: datetime | None = None
 
 

@@ -99,9 +99,14 @@ def received(document: Authorization, submission: Submission, now: datetime) -> 
         return
     claim_id, began = submission.id, submission.began
     if submission.kind is Kind.APPEAL:
-        level = submission.level
         document.record(
-            AuthorizationAppealed(**document.announces(), level=level, claim_id=claim_id, received_at=began)
+            AuthorizationAppealed(
+                **document.announces(),
+                level=submission.level,
+                claim_id=claim_id,
+                prior_claim_id=submission.prior,
+                received_at=began,
+            )
         )
     else:
         document.record(
@@ -111,6 +116,7 @@ def received(document: Authorization, submission: Submission, now: datetime) -> 
                 received_at=began,
                 payer_id=document.payer_id,
                 service=document.service,
+                kind=document.items[0].kind,
                 expedited=document.expedited,
                 line_of_business=document.terms.line_of_business,
             )
@@ -376,6 +382,7 @@ def _announce_ruling(document: Authorization, submission: Submission, ruling: Ru
             payer_id=document.payer_id,
             line_of_business=document.terms.line_of_business,
             service=document.service,
+            kind=document.items[0].kind,
             expedited=document.expedited,
             claim_id=submission.id,
             prior_claim_id=submission.prior,

@@ -9,10 +9,10 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
-from aiokafka import AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import IllegalStateError, KafkaError, TopicAlreadyExistsError
 from aiokafka.partitioner import DefaultPartitioner
@@ -20,7 +20,7 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaAckableMessage
 
-from shared.kit.bus.port import Handler, Message, Positions, PublishFailed, Record
+from shared.kit.bus.port import Batch, Handler, Message, Positions, PublishFailed, ReadFailed, Record
 from shared.kit.telemetry import log, where_raised
 
 _PARTITIONER = DefaultPartitioner()
@@ -32,6 +32,12 @@ _QUIET.setLevel(logging.ERROR)
 
 _PATIENCE_MS = 500
 """How long one read waits for records; none waits for it to end."""
+
+_QUIET_FOR = 1.0
+"""Seconds without a record after which a topic is read to its end: a broker may tell an end that is a batch low."""
+
+_STILL = 5.0
+"""Seconds for which records behind that end are still taken: on a busy topic there are always more."""
 
 _BATCH_BYTES = 1024 * 1024
 _MAX_REQUEST_BYTES = 2 * 1024 * 1024
@@ -154,6 +160,56 @@ class KafkaBus:
     def subscribe(self, group: str, topics: Sequence[str], handler: Handler, *, max_records: int = 500) -> None:
         """Have a consumer group read topics from their beginning."""
         self._subscriptions.append(_Subscription(group, tuple(topics), handler, max_records, self.positions))
+
+    async def history(self, topic: str) -> AsyncIterator[Batch]:
+        """All that stands on a topic, from its beginning to its end as it is found."""
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._servers,
+            client_id=self._client_id,
+            group_id=None,
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+            request_timeout_ms=int(self._request_timeout * 1000),
+        )
+        try:
+            await consumer.start()
+            parts = [TopicPartition(topic, part) for part in sorted(await self._partitions_of(consumer, topic))]
+            consumer.assign(parts)
+            await consumer.seek_to_beginning(*parts)
+            async for batch in self._to_the_end(consumer, await consumer.end_offsets(parts)):
+                yield batch
+        except (KafkaError, OSError) as error:
+            raise ReadFailed(type(error).__name__) from error
+        finally:
+            await consumer.stop()
+
+    async def _partitions_of(self, consumer: AIOKafkaConsumer, topic: str) -> set[int]:
+        if topic not in await consumer.topics():
+            raise ReadFailed(f"there is no topic {topic}")
+        return consumer.partitions_for_topic(topic) or set()
+
+    async def _to_the_end(self, consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> AsyncIterator[Batch]:
+        clock = asyncio.get_running_loop().time
+        heard = clock()
+        reached: float | None = None
+        while reached is None or clock() - reached < _STILL:
+            found = await consumer.getmany(timeout_ms=int(_QUIET_FOR * 1000))
+            for records in found.values():
+                yield [Record(r.topic, r.partition, r.offset, r.key, r.value, _headers(r.headers)) for r in records]
+            if reached is None and await self._all_read(consumer, ends):
+                reached = clock()
+            if found:
+                heard = clock()
+            elif reached is not None:
+                return
+            elif clock() - heard > self._request_timeout:
+                raise ReadFailed("its end was not reached")
+
+    async def _all_read(self, consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> bool:
+        for partition, end in ends.items():
+            if await consumer.position(partition) < end:
+                return False
+        return True
 
     async def start(self) -> None:
         """Connect; begin to read what was subscribed."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 
 class PublishFailed(Exception):
     """A message was not acknowledged: it may or may not be on the topic."""
+
+
+class ReadFailed(Exception):
+    """A topic could not be read to its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,14 @@ class Bus(Protocol):
 
     def subscribe(self, group: str, topics: Sequence[str], handler: Handler, *, max_records: int = 500) -> None:
         """Have a consumer group read topics from their beginning. To be called before ``start``."""
+        ...
+
+    def history(self, topic: str) -> AsyncIterator[Batch]:
+        """All that stands on a topic, from its beginning to its end as it is found, in order by partition.
+
+        In no group: nothing is committed, and no reader is disturbed. Needs no ``start``. What is published meanwhile
+        may come too. Raises ReadFailed where the topic is missing or its end cannot be reached.
+        """
         ...
 
     async def start(self) -> None:

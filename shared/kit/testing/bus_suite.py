@@ -11,7 +11,9 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from shared.kit.bus.port import Batch, Bus, Message, PublishFailed, Record
+import pytest
+
+from shared.kit.bus.port import Batch, Bus, Message, PublishFailed, ReadFailed, Record
 
 Connect = Callable[[], Bus]
 
@@ -436,6 +438,38 @@ class BusSuite:
 
         await bus.stop()
         assert not bus.healthy()
+
+    async def test_the_history_of_a_topic_is_all_of_it_in_order_and_disturbs_no_group(
+        self, connect: Connect, topic: str
+    ) -> None:
+        bus, reader = connect(), Reader()
+        await bus.ensure([topic, f"{topic}.other"])
+        bus.subscribe(f"{topic}.group", [topic], reader)
+        await bus.start()
+        sent = messages(topic, 120)
+        for start in range(0, len(sent), 40):
+            await put(bus, sent[start : start + 40])
+        await put(bus, [Message(topic, "last", b"120", (("ce_type", b"\xff"),)), Message(f"{topic}.other", "x", b"1")])
+        await reader.until_taken(121)
+
+        for _ in range(2):
+            found = [record async for batch in connect().history(topic) for record in batch]
+            assert Counter(values(found)) == Counter(str(n).encode() for n in range(121))
+            assert in_order(found)
+            assert [record.headers for record in found if record.key == b"last"] == [(("ce_type", b"\xff"),)]
+        await put(bus, [Message(topic, "last", b"121")])
+        await reader.until_taken(122)
+        await bus.stop()
+        assert len(reader.taken) == 122, "the group read on where it was"
+
+    async def test_an_empty_topic_has_no_history_and_one_that_is_not_there_is_told(
+        self, connect: Connect, topic: str
+    ) -> None:
+        bus = connect()
+        await bus.ensure([topic])
+        assert [batch async for batch in bus.history(topic)] == []
+        with pytest.raises(ReadFailed):
+            _ = [batch async for batch in bus.history(f"{topic}.missing")]
 
     async def test_ensuring_topics_again_keeps_what_is_on_them(self, connect: Connect, topic: str) -> None:
         bus, reader = connect(), Reader()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from shared.kit.bus.kafka import partition_of
-from shared.kit.bus.port import Handler, Message, Positions, PublishFailed, Record
+from shared.kit.bus.port import Batch, Handler, Message, Positions, PublishFailed, ReadFailed, Record
 from shared.kit.testing.memory_store import Gate
 
 Refuses = Callable[[Message], bool]
@@ -144,6 +144,14 @@ class MemoryBus:
     def subscribe(self, group: str, topics: Sequence[str], handler: Handler, *, max_records: int = 500) -> None:
         """Have a consumer group read topics from their beginning."""
         self._subscriptions[group] = _Subscription(group, tuple(topics), handler, max_records)
+
+    async def history(self, topic: str) -> AsyncIterator[Batch]:
+        """All that stands on a topic, a batch a partition."""
+        if topic not in self.broker.topics:
+            raise ReadFailed(f"there is no topic {topic}")
+        for log in self.broker.topic(topic):
+            if log:
+                yield list(log)
 
     async def start(self) -> None:
         """Join the groups; begin to read."""
