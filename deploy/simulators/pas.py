@@ -20,6 +20,7 @@ Resource = dict[str, object]
 
 PAS = "http://hl7.org/fhir/us/davinci-pas/StructureDefinition/"
 CERTIFICATION_TYPE = PAS + "extension-certificationType"
+INFO_CANCELLED = PAS + "modifierextension-infoCancelled"
 AUTHORIZATION_NUMBER = PAS + "extension-authorizationNumber"
 ADMINISTRATION_REFERENCE = PAS + "extension-administrationReferenceNumber"
 REVIEW_ACTION = PAS + "extension-reviewAction"
@@ -53,6 +54,8 @@ class Item:
     sequence: int
     product: Mapping[str, object]
     units: int
+    cancelled: bool = False
+    """Whether an update takes it out of the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +86,13 @@ class Submission(Request):
 
     @property
     def units(self) -> tuple[int, ...]:
-        """What each item asks for."""
-        return tuple(item.units for item in self.items)
+        """What each item asks for that is still wanted."""
+        return tuple(item.units for item in self.items if not item.cancelled)
 
     @property
     def fingerprint(self) -> tuple[object, ...]:
         """What must not differ when the same attempt comes again (timestamps and Bundle ids may)."""
-        services = tuple((item.sequence, repr(item.product), item.units) for item in self.items)
+        services = tuple((item.sequence, repr(item.product), item.units, item.cancelled) for item in self.items)
         return self.member_id, self.certification, services, self.related
 
 
@@ -128,9 +131,13 @@ def read_submission(raw: object, *, strict: bool) -> Submission:
     for item in claim.all("item"):
         with flaws.gather():
             certifications.append(_certification(item))
-    if len(set(certifications)) > 1:
+    own = claim.extension(CERTIFICATION_TYPE)
+    if own is None and len(set(certifications)) > 1:
         flaws.add(f"{claim.path}.item", "must have one certificationType throughout")
     certification = certifications[0] if certifications else Certification.INITIAL
+    if own is not None:
+        with flaws.gather():
+            certification = _certification(claim)
     related_path = f"{claim.path}.related[0].claim"
     if certification is Certification.INITIAL and related is not None:
         flaws.add(related_path, "must be absent in an initial request")
@@ -310,11 +317,16 @@ def _items(claim: Element) -> tuple[Item, ...]:
         elif not isinstance(product, Mapping) or not element.concept("productOrService"):
             flaws.add(f"{element.path}.productOrService", "is required, with a code")
         else:
-            items.append(Item(sequence, product, units))
+            items.append(Item(sequence, product, units, _is_cancelled(element)))
     if len({item.sequence for item in items}) < len(items):
         flaws.add(f"{claim.path}.item", "must each have a sequence of its own")
     flaws.refuse()
     return tuple(items)
+
+
+def _is_cancelled(item: Element) -> bool:
+    flags = item.all("modifierExtension")
+    return any(flag.text("url") == INFO_CANCELLED and flag.flag("valueBoolean") for flag in flags)
 
 
 def _units(item: Element, flaws: Flaws) -> int:
@@ -413,7 +425,7 @@ def claim_response(
         response["preAuthRef"] = ruling.number
         response["preAuthPeriod"] = _period(ruling)
     if ruling.action is ReviewAction.MODIFIED:
-        response["addItem"] = [_added_item(item, ruling, script) for item in answered.items]
+        response["addItem"] = [_added_item(item, ruling, script) for item in answered.items if not item.cancelled]
     return response
 
 
@@ -423,6 +435,8 @@ def pend_number(payer_id: str, attempt_id: str) -> str:
 
 
 def _answered_item(item: Item, payer_id: str, ruling: Ruling, script: Script) -> Resource:
+    if item.cancelled:
+        ruling = ruling.model_copy(update={"action": ReviewAction.CANCELLED, "number": None, "reasons": ()})
     extensions: list[Resource] = []
     if ruling.action in APPROVING:
         extensions += _dates(ruling)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Path, Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from services.prior_authorization import fhir
-from services.prior_authorization.model import Authorization, Kind, Payer, State
-from services.prior_authorization.model.answers import PayerAnswer, Ruling, Source, Unusable, weigh
+from services.prior_authorization.model import Authorization, Item, Kind, Payer, RuleBook, State
+from services.prior_authorization.model.answers import PayerAnswer, Ruling, Source, Unusable
+from services.prior_authorization.model.asking import Open, OpenAs, Update, open_directly, replaced, update
 from services.prior_authorization.model.authorization import Submission
 from services.prior_authorization.model.clocks import outlook
-from services.prior_authorization.model.deciding import take
+from services.prior_authorization.model.deciding import take, weigh_for
 from services.prior_authorization.model.opening import Withdraw, withdraw
 from services.prior_authorization.model.payer import HearPayer, hear, payer_key, worth_noting
 from services.prior_authorization.model.people import (
@@ -77,12 +79,12 @@ class TakeNotification:
         self.answer = answer
 
 
-def routes() -> tuple[Routes, ...]:
-    """All routes of this service."""
-    return _authorizations(), _payers(), _fhir()
+def routes(rules: RuleBook) -> tuple[Routes, ...]:
+    """All routes of this service, under these rules."""
+    return _authorizations(rules), _payers(), _fhir()
 
 
-def _authorizations() -> Routes:
+def _authorizations(rules: RuleBook) -> Routes:
     found = Routes(prefix="/authorizations", tags=("authorizations",))
 
     @found.get("", roles=READERS)
@@ -122,6 +124,22 @@ def _authorizations() -> Routes:
         document = await call.read(Authorization, id)
         history = await _history(call, document.payer_id) if document.breaches_at else ()
         return call.show(document, {**view(document), "clock": clock(document, call.now, history)})
+
+    @found.post("", roles=CHASERS, status=201)
+    async def open_one(body: Open, call: Call) -> Reply:
+        """Ask a payer for approval of these services, without a referral or in place of what was denied.
+
+        409 where what it replaces was not denied, 422 where an item points at what is not there.
+        """
+        command = OpenAs(**dict(body), id=call.new_id("authorization"))
+        return await call.create(
+            Authorization, command.id, command, partial(open_directly, rules), wants=replaced, answer=summary
+        )
+
+    @found.post("/{id}/update", roles=CHASERS)
+    async def update_one(id: DocumentId, body: Update, call: Call) -> Reply:
+        """Change what the payer has pended or approved. 409 where it was denied: a new one is opened instead."""
+        return await call.change(Authorization, id, body, update)
 
     @found.post("/{id}/cancel", roles=CHASERS)
     async def cancel(id: DocumentId, body: CancelBody, call: Call) -> Reply:
@@ -199,7 +217,7 @@ def take_notification(document: Authorization, command: TakeNotification, facts:
 async def _addressed(call: Call, payer_id: str, answer: PayerAnswer, place: int) -> tuple[Authorization, PayerAnswer]:
     """The authorization that an answer is about. Raises NotFound where this payer was sent no such claim."""
     for claim in answer.claims:
-        for field in ("claim_id", "appeal_id"):
+        for field in ("claim_id", "appeal_id", "update_id"):
             for document in await call.find(Authorization, field, claim, limit=2):
                 if document.payer_id == payer_id:
                     return document, answer
@@ -212,7 +230,7 @@ def _refuse_unusable(document: Authorization, answer: PayerAnswer, now: datetime
     submission = document.submission(answer.claims)
     if submission is None:
         raise NotFound("this payer was sent no such claim")
-    weighed = weigh(answer, submission.id, document.sequences, Source.NOTIFICATION, now)
+    weighed = weigh_for(document, submission, answer, Source.NOTIFICATION, now)
     if isinstance(weighed, Unusable):
         raise Invalid("The answer cannot be used", flaws=[Flaw("ClaimResponse", weighed.reason)])
 
@@ -290,6 +308,9 @@ def view(document: Authorization) -> dict[str, Any]:
     return {
         **summary(document),
         "service": document.service.model_dump(),
+        "items": [_item(item) for item in document.items],
+        "update": _claim(document.update) if document.update else None,
+        "replaces": document.replaces,
         "units_requested": document.quantity,
         "expedited": document.expedited,
         "requested_at": shown.instant(document.requested_at),
@@ -303,6 +324,10 @@ def view(document: Authorization) -> dict[str, Any]:
         "troubles": [{"reason": t.reason, "source": t.source, "at": shown.instant(t.at)} for t in document.troubles],
         "polled_at": shown.instant(document.polled_at),
     }
+
+
+def _item(item: Item) -> dict[str, Any]:
+    return item.model_dump(mode="json", exclude_defaults=True) | {"quantity": item.quantity, "kind": item.kind}
 
 
 def _claim(submission: Submission) -> dict[str, Any]:

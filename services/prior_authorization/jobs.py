@@ -33,6 +33,9 @@ def jobs(client: PayerClient, rules: RuleBook) -> tuple[Jobs, ...]:
     async def submit(document: Authorization, attempt: Attempt, facts: Facts) -> Outcome:
         return await client.submit(document, _known(document, facts))
 
+    async def update(document: Authorization, attempt: Attempt, facts: Facts) -> Outcome:
+        return await client.update(document, _known(document, facts))
+
     async def appeal(document: Authorization, attempt: Attempt, facts: Facts) -> Outcome:
         return await client.appeal(document, _known(document, facts))
 
@@ -54,6 +57,16 @@ def jobs(client: PayerClient, rules: RuleBook) -> tuple[Jobs, ...]:
                 settle=calling.settle_submit,
                 wants=_member,
                 concurrency=SUBMISSIONS,
+                pace=sending,
+            ),
+            call(
+                "update",
+                prepare=calling.prepare_update,
+                check=calling.may_update,
+                perform=update,
+                settle=calling.settle_update,
+                wants=_member,
+                concurrency=RARE,
                 pace=sending,
             ),
             call(

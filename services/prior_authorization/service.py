@@ -51,6 +51,6 @@ def build(settings: Settings, http: httpx.AsyncClient) -> Service:
         documents=(Authorization, Member, Payer),
         reactions=reactions(rules),
         jobs=jobs(client, rules),
-        routes=routes(),
+        routes=routes(rules),
         roles=ROLES,
     )

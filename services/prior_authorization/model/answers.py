@@ -30,6 +30,7 @@ class Source(StrEnum):
     """By which way an answer came."""
 
     SUBMIT = "submit"
+    UPDATE = "update"
     APPEAL = "appeal"
     CANCEL = "cancel"
     POLL = "poll"

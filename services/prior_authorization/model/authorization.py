@@ -92,6 +92,8 @@ class Submission(Part):
     pended_at: datetime | None = None
     items: tuple[Item, ...] | None = None
     attached: tuple[int, ...] = ()
+    tried: bool = False
+    """Whether an update may have reached the payer."""
     ruling: Ruling | None = None
     expedited: bool = False
     """Whether an appeal is itself expedited; the request's urgency is the authorization's."""
@@ -146,7 +148,7 @@ class Authorization(Document):
 
     collection = "authorization"
     shape_known = 2
-    indexes = ("referral_id", "patient_id", "payer_id", "state", "claim_id", "appeal_id", "breaches_at")
+    indexes = ("referral_id", "patient_id", "payer_id", "state", "claim_id", "appeal_id", "update_id", "breaches_at")
     transitions: ClassVar = {
         State.AWAITING_MEMBER: frozenset({State.SUBMITTING, State.NOT_REQUIRED, State.WITHDRAWN}),
         State.SUBMITTING: _WORDS | {State.AWAITING_MEMBER, State.CANCELLING, State.WITHDRAWN},
@@ -186,8 +188,15 @@ class Authorization(Document):
     terms: Terms
 
     submissions: list[Submission] = []
+    update: Submission | None = None
+    """An update that the payer is not known to have; the authorization's items are changed when it has."""
+    updates: int = 0
+    """How many updates were asked for."""
+    replaces: str | None = None
+    """The denied authorization that this one was opened in place of."""
     claim_id: str | None = None
     appeal_id: str | None = None
+    update_id: str | None = None
     cancel_id: str | None = None
     cancels: str | None = None
     """The claim that ``cancel_id`` calls off."""
@@ -238,6 +247,10 @@ class Authorization(Document):
     def sequences(self) -> frozenset[int]:
         """The numbers of the items that the payer may speak of."""
         return frozenset(item.sequence for item in self.items)
+
+    def asked_by(self, submission: Submission) -> tuple[Item, ...]:
+        """The items that a claim was sent with."""
+        return submission.items if submission.items is not None else self.items
 
     @property
     def attached(self) -> tuple[int, ...]:
@@ -297,7 +310,8 @@ class Authorization(Document):
 
     def submission(self, claims: tuple[str, ...]) -> Submission | None:
         """The claim that the first of these identifiers which names one of ours names."""
-        return next((sent for claim in claims for sent in self.submissions if sent.id == claim), None)
+        known = self.submissions if self.update is None else [*self.submissions, self.update]
+        return next((sent for claim in claims for sent in known if sent.id == claim), None)
 
     def announces(self) -> dict[str, str]:
         """What every event of this document says of it: whose it is, and which referral relies on it now."""

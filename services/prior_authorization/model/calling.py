@@ -31,7 +31,15 @@ from services.prior_authorization.model.authorization import (
     note,
 )
 from services.prior_authorization.model.budget import QUERYABLE, next_fallback, retry_in
-from services.prior_authorization.model.deciding import Effect, take, to_cancel, unusable, withdrawn
+from services.prior_authorization.model.deciding import (
+    UPDATABLE,
+    Effect,
+    resume_update,
+    take,
+    to_cancel,
+    unusable,
+    withdrawn,
+)
 from services.prior_authorization.model.member import Lack, Member, lack
 from services.prior_authorization.model.opening import lose_member
 from services.prior_authorization.model.payer import Payer, payer_key
@@ -80,6 +88,53 @@ def settle_submit(document: Authorization, outcome: Outcome, facts: Facts, now: 
     """Fold the answer to the request."""
     _settle_sent(document, outcome, "submit", State.SUBMITTING, now)
     return document
+
+
+# -- update ---------------------------------------------------------------------------------------------------------
+
+
+def prepare_update(document: Authorization, due: Due, facts: Facts, now: datetime) -> Authorization:
+    """Intend to send the update that waits, while the payer still takes one."""
+    resume_update(document, now)
+    update = document.update
+    if update is None or document.state not in UPDATABLE:
+        return document
+    missing = lack(facts.get(Member, document.patient_id), document.payer_id)
+    if missing is not None:
+        _stuck(document, missing, Source.UPDATE, now)
+        return document
+    document.intend("update", now)
+    update.tried = True
+    return document
+
+
+def may_update(document: Authorization, facts: Facts, now: datetime) -> bool:
+    """Whether the update may still be sent when it is about to be: a denied request may not be updated (PAS 2.2.1)."""
+    return document.update is not None and document.state in UPDATABLE and _recognised(document, facts)
+
+
+def settle_update(document: Authorization, outcome: Outcome, facts: Facts, now: datetime) -> Authorization:
+    """Fold the answer to an update. What the payer will not take leaves the request as it is, and a person is told."""
+    source = Source.UPDATE
+    if isinstance(outcome, Answered) and outcome.answer is not None:
+        taken = take(document, outcome.answer, source, now)
+        if taken is Effect.UNUSABLE and _update_waits(document):
+            _repeat(document, "update", now)
+    elif not _update_waits(document):
+        note(document, _reason(outcome), source, now)
+    elif isinstance(outcome, Rejected):
+        document.update = None
+        note(document, "update-refused", source, now)
+        _call_person(document, outcome.reason, source, now)
+    elif isinstance(outcome, Refused):
+        _refused(document, "update", outcome, source, now)
+    else:
+        _again(document, "update", _reason(outcome), source, now)
+    return document
+
+
+def _update_waits(document: Authorization) -> bool:
+    return document.update is not None and document.state in UPDATABLE
 
 
 # -- appeal ---------------------------------------------------------------------------------------------------------
@@ -170,7 +225,11 @@ def settle_poll(document: Authorization, outcome: Outcome, facts: Facts, now: da
 def _undecided(document: Authorization) -> bool:
     """Whether the payer has the newest claim and owes a word on it that ends the wait."""
     newest = document.newest
-    if newest is None or newest.received_at is None or document.state not in POLLED:
+    if newest is None or newest.received_at is None:
+        return False
+    if document.state is State.APPROVED:
+        return newest.kind is Kind.UPDATE and newest.ruling is None
+    if document.state not in POLLED:
         return False
     return document.state is State.CONTACT_PAYER or newest.ruling is None
 

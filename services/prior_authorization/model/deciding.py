@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import Enum
 
@@ -44,8 +45,14 @@ from shared.contracts.prior_authorization import (
 
 _KEPT_RULINGS = 50
 
-_SENDING = frozenset({Source.SUBMIT, Source.APPEAL})
+_SENDING = frozenset({Source.SUBMIT, Source.UPDATE, Source.APPEAL})
 """Ways by which the answer comes at once: within 15 seconds of the payer's taking the claim (PAS 2.2.1)."""
+
+UPDATABLE = frozenset({State.PENDED, State.APPROVED})
+"""Where a payer takes an update: it has the request, and did not deny it (PAS 2.2.1)."""
+
+UPDATE_AGAIN = timedelta(minutes=15)
+"""How long after its last word a payer is sent an update again that it did not answer."""
 
 _GOOD_NEWS = GRANTED | {ReviewAction.NO_ACTION_REQUIRED}
 
@@ -67,9 +74,55 @@ def take(document: Authorization, answer: PayerAnswer, source: Source, now: date
     submission = document.submission(answer.claims)
     if submission is None:
         return unusable(document, "other-claim", source, now)
-    weighed = weigh(answer, submission.id, document.sequences, source, now)
+    weighed = weigh_for(document, submission, answer, source, now)
     if isinstance(weighed, Unusable):
         return unusable(document, weighed.reason, source, now)
+    if submission is document.update:
+        adopt_update(document)
+    effect = _fold(document, submission, weighed, source, now)
+    resume_update(document, now)
+    return effect
+
+
+def weigh_for(
+    document: Authorization, submission: Submission, answer: PayerAnswer, source: Source, now: datetime
+) -> Ruling | Unusable:
+    """What an answer means for one of the claims. That an item no longer asked for is cancelled (C) says nothing."""
+    items = document.asked_by(submission)
+    dropped = {item.sequence for item in items if item.dropped}
+    told = tuple(i for i in answer.items if i.sequence not in dropped or i.action is not ReviewAction.CANCELLED)
+    answer = replace(answer, items=told or answer.items)
+    return weigh(answer, submission.id, {item.sequence for item in items}, source, now)
+
+
+def adopt_update(document: Authorization) -> None:
+    """The payer has the update: it is the newest claim, and what it asks for is what is asked for."""
+    update = document.update
+    if update is None:
+        return
+    for sent in document.submissions:
+        if sent.items is None:
+            sent.items = document.items
+    document.items = document.asked_by(update)
+    document.submissions = [*document.submissions, update]
+    document.update = None
+
+
+def resume_update(document: Authorization, now: datetime) -> None:
+    """An update that waits to be sent goes on where the payer still takes one. Else it is given up, unless the payer
+    may have it: its word on it is still listened to then."""
+    update = document.update
+    if update is None or document.state is State.CANCELLING:
+        return
+    if document.state in UPDATABLE:
+        if "update" not in document.timers:
+            document.wake("update", now + UPDATE_AGAIN if update.tried else now)
+    elif not update.tried:
+        document.update = None
+        note(document, "update-overtaken", Source.UPDATE, now)
+
+
+def _fold(document: Authorization, submission: Submission, weighed: Ruling, source: Source, now: datetime) -> Effect:
     document.failures = document.refusals = 0
     if document.state is State.WITHDRAWN:
         return Effect.SET_ASIDE
@@ -95,7 +148,7 @@ def received(document: Authorization, submission: Submission, now: datetime) -> 
     if submission.received_at is not None:
         return
     submission.received_at = now
-    if document.state is State.CANCELLING:
+    if document.state is State.CANCELLING or (submission.kind is Kind.UPDATE and standing(document) is not None):
         return
     claim_id, began = submission.id, submission.began
     if submission.kind is Kind.APPEAL:
@@ -161,10 +214,13 @@ def _pend(document: Authorization, submission: Submission, told: datetime, now: 
     if submission.ruling is not None or submission.pended_at is not None or submission is not document.received:
         return Effect.REPEATED
     submission.pended_at = now
-    if document.state in (State.CANCELLING, State.DENIED_FINAL) or standing(document) is not None:
+    if document.state in (State.CANCELLING, State.DENIED_FINAL):
+        return Effect.REPEATED
+    if standing(document) is not None:
+        _await_beside(document, submission, now)
         return Effect.REPEATED
     await_decision(document, submission, now)
-    if submission.kind is Kind.INITIAL:
+    if submission.kind is not Kind.APPEAL:
         document.record(
             AuthorizationPended(
                 **document.announces(), payer_id=document.payer_id, claim_id=submission.id, pended_at=min(told, now)
@@ -173,9 +229,16 @@ def _pend(document: Authorization, submission: Submission, told: datetime, now: 
     return Effect.TAKEN
 
 
+def _await_beside(document: Authorization, submission: Submission, now: datetime) -> None:
+    """An update of what is granted is pended: the grant stands, and the payer owes a decision on what was changed."""
+    if submission.kind is Kind.UPDATE and document.state is State.APPROVED:
+        start_clock(document, now)
+        schedule_poll(document, now)
+
+
 def await_decision(document: Authorization, submission: Submission, now: datetime) -> None:
     """The payer has a claim and owes its decision within its clock."""
-    initial = submission.kind is Kind.INITIAL
+    initial = submission.kind is not Kind.APPEAL
     quiet(document)
     _become(document, State.PENDED if initial else State.APPEALING)
     start_clock(document, now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 
 from pydantic import BaseModel
 
@@ -22,7 +22,7 @@ from services.prior_authorization.model.authorization import (
     quiet,
 )
 from services.prior_authorization.model.deciding import announce_standing, begin_cancelling, withdrawn
-from services.prior_authorization.model.items import one_item
+from services.prior_authorization.model.items import Item, one_item
 from services.prior_authorization.model.member import Lack, Member, lack
 from services.prior_authorization.model.rules import RuleBook, Terms
 from shared.contracts.prior_authorization import AuthorizationNotRequired, MemberKnown, MemberWanted
@@ -69,11 +69,24 @@ def request(
         requested_at=now,
         terms=_assess(rules, event, None, now),
     )
+    return start(authorization, now)
+
+
+def start(authorization: Authorization, now: datetime) -> Authorization:
+    """Begin a new authorization as its terms say."""
     if authorization.terms.needed:
         _await_member(authorization, Lack.UNKNOWN, now)
     else:
         _not_required(authorization)
     return authorization
+
+
+def assess_all(
+    rules: RuleBook, payer_id: str, plan: str | None, items: tuple[Item, ...], on: date, *, expedited: bool
+) -> Terms:
+    """Whether any of these items needs approval, and on what terms: those of the first that does."""
+    each = [rules.assess(payer_id, plan, item.service, on=on, expedited=expedited, kind=item.kind) for item in items]
+    return next((terms for terms in each if terms.needed), each[0])
 
 
 def consider_member(
@@ -158,7 +171,8 @@ def _asked_again(
 ) -> Authorization:
     """The same question again changes nothing. Another one is taken until a claim was sent; then a person is called."""
     asked = (event.payer_id, event.coverage_id, event.service, event.quantity, event.diagnoses)
-    known = (document.payer_id, document.coverage_id, document.service, document.quantity, document.diagnoses)
+    first = document.asked_by(document.submissions[0])[0] if document.submissions else document.items[0]
+    known = (document.payer_id, document.coverage_id, first.service, first.quantity, document.diagnoses)
     if asked == known or document.state in Authorization.terminal:
         return document
     if document.state is not State.AWAITING_MEMBER:
@@ -194,4 +208,4 @@ def _assess(rules: RuleBook, event: AuthorizationRequested, plan: str | None, no
 
 def _reassess(rules: RuleBook, document: Authorization, plan: str) -> Terms:
     day = day_of(document.requested_at)
-    return rules.assess(document.payer_id, plan, document.service, on=day, expedited=document.expedited)
+    return assess_all(rules, document.payer_id, plan, document.items, day, expedited=document.expedited)

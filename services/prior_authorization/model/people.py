@@ -17,7 +17,7 @@ from services.prior_authorization.model.authorization import (
     check_clock,
     quiet,
 )
-from services.prior_authorization.model.deciding import begin_appeal
+from services.prior_authorization.model.deciding import UPDATABLE, begin_appeal
 from shared.contracts.prior_authorization import AuthorizationDenied
 from shared.kit.decisions import Due, Facts
 from shared.kit.errors import Conflict, IllegalTransition
@@ -78,6 +78,8 @@ def _unsent_call(document: Authorization) -> str | None:
         return None if has_it else "submit"
     if document.state is State.APPEALING:
         return None if has_it and newest is not None and newest.kind is Kind.APPEAL else "appeal"
+    if document.update is not None and document.state in UPDATABLE:
+        return "update"
     return "cancel" if document.state is State.CANCELLING else None
 
 

@@ -46,6 +46,13 @@ class PayerClient:
         bundle = requests.initial_request(document, member, newest, self._requestor)
         return await self._send(document, bundle, newest.id)
 
+    async def update(self, document: Authorization, member: Member) -> Outcome:
+        """Send the update that waits."""
+        if document.update is None:
+            raise ValueError("there is no update")
+        bundle = requests.update_request(document, member, document.update, self._requestor)
+        return await self._send(document, bundle, document.update.id)
+
     async def appeal(self, document: Authorization, member: Member) -> Outcome:
         """Send the newest claim, which is an appeal."""
         newest = _sent(document)

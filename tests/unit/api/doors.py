@@ -269,7 +269,15 @@ BODIES: dict[tuple[str, str, str], Json] = {
         "received_at": "2026-03-02T15:00:00Z",
     },
     ("notifications", "POST", "/deliveries/{id}/outcome"): {"outcome": "delivered"},
+    ("prior_authorization", "POST", "/authorizations"): {
+        "patient_id": PATIENT,
+        "coverage_id": ABSENT,
+        "payer_id": "acme-health",
+        "items": [{"service": {"system": "http://www.ama-assn.org/go/cpt", "code": "29881"}, "kind": "surgery"}],
+    },
     ("prior_authorization", "POST", "/authorizations/{id}/cancel"): {"reason": "coordinator"},
+    ("prior_authorization", "POST", "/authorizations/{id}/extend-clock"): {"days": 14},
+    ("prior_authorization", "POST", "/authorizations/{id}/update"): {"change": [{"sequence": 1, "quantity": 3}]},
     ("prior_authorization", "POST", "/payers/{payer_id}/notifications"): NOTIFICATION,
     ("referrals", "POST", "/referrals"): {
         "patient_id": PATIENT,
