@@ -57,6 +57,7 @@ from deploy.simulators.pas import (
 )
 from deploy.simulators.wire import Order, answer, due_answer, read_body, read_json, read_order
 from shared.contracts.prior_authorization import ReviewAction
+from shared.kit.document import derived_id
 from shared.kit.errors import DomainError, Flaw, Invalid, KeyReused, NotFound
 
 FHIR_JSON = "application/fhir+json"
@@ -166,6 +167,7 @@ class Payer:
         self._spent: dict[tuple[str, str, str], int] = {}
         self._outages: list[Outage] = []
         self._events = 0
+        self.subscriptions: dict[tuple[str, str], Resource] = {}
         self.ledger = PayerLedger()
         self.app = self._make_app()
 
@@ -390,6 +392,14 @@ class Payer:
             inquiry=True,
         )
 
+    def subscribe(self, payer_id: str, resource: object, id: str) -> Resource:
+        """Subscription, created or renewed under an id. Raises DomainError."""
+        if not isinstance(resource, dict) or resource.get("resourceType") != "Subscription":
+            raise Invalid(flaws=[Flaw("Subscription", "is required")])
+        taken = {**resource, "id": id, "status": "active"}
+        self.subscriptions[payer_id, id] = taken
+        return taken
+
     def check_eligibility(self, payer_id: str, body: bytes) -> Resource:
         """CoverageEligibilityRequest/$submit. Raises DomainError or Refusal."""
         self._admit(payer_id, Operation.ELIGIBILITY)
@@ -453,6 +463,20 @@ class Payer:
         @routes.post("/Claim/$inquire")
         async def inquire(payer_id: str, request: Request) -> Response:
             return answer(self.inquire(payer_id, await read_body(request, MAX_BODY_BYTES)), media=FHIR_JSON)
+
+        @routes.post("/Subscription")
+        async def subscribe(payer_id: str, request: Request) -> Response:
+            resource = read_json(await read_body(request, MAX_BODY_BYTES))
+            taken = self.subscribe(payer_id, resource, derived_id("subscription-at", payer_id))
+            return answer(taken, 201, FHIR_JSON)
+
+        @routes.put("/Subscription/{id}")
+        async def renew(payer_id: str, id: str, request: Request) -> Response:
+            if (payer_id, id) not in self.subscriptions:
+                raise NotFound("no such subscription")
+            return answer(
+                self.subscribe(payer_id, read_json(await read_body(request, MAX_BODY_BYTES)), id), media=FHIR_JSON
+            )
 
         @routes.post("/CoverageEligibilityRequest/$submit")
         async def eligibility(payer_id: str, request: Request) -> Response:

@@ -31,6 +31,7 @@ from services.prior_authorization.model.people import (
     send_again,
     settle_contradiction,
 )
+from services.prior_authorization.model.subscription import Subscribe, Subscription, subscribe, subscription_key
 from services.prior_authorization.pas.reading import read_notification
 from shared.kit import shown
 from shared.kit.api import Call, CallContext, DocumentId, Reply, Routes
@@ -81,7 +82,7 @@ class TakeNotification:
 
 def routes(rules: RuleBook) -> tuple[Routes, ...]:
     """All routes of this service, under these rules."""
-    return _authorizations(rules), _payers(), _fhir()
+    return _authorizations(rules), _payers(rules), _fhir()
 
 
 def _authorizations(rules: RuleBook) -> Routes:
@@ -174,8 +175,22 @@ def _authorizations(rules: RuleBook) -> Routes:
     return found
 
 
-def _payers() -> Routes:
+def _payers(rules: RuleBook) -> Routes:
     found = Routes(prefix="/payers", tags=("payers",))
+
+    @found.put("/{payer_id}/subscription", roles={Role.OPERATOR, Role.COORDINATOR})
+    async def subscribed(payer_id: PayerId, call: Call) -> Reply:
+        """Have our subscription registered at the payer, and renewed before it ends. 409 where it does not notify."""
+        key = subscription_key(payer_id)
+        return await call.put(
+            Subscription, key, Subscribe(payer_id), partial(subscribe, rules), answer=subscription_view
+        )
+
+    @found.get("/{payer_id}/subscription", roles=READERS)
+    async def shown_subscription(payer_id: PayerId, call: Call) -> Reply:
+        """How our subscription at the payer stands."""
+        document = await call.read(Subscription, subscription_key(payer_id))
+        return call.show(document, subscription_view(document))
 
     @found.post("/{payer_id}/notifications", roles={Role.SERVICE})
     async def notified(payer_id: PayerId, body: dict[str, Any], call: Call) -> Reply:
@@ -323,6 +338,16 @@ def view(document: Authorization) -> dict[str, Any]:
         "contradictions": [_ruling(ruling) for ruling in document.contradictions],
         "troubles": [{"reason": t.reason, "source": t.source, "at": shown.instant(t.at)} for t in document.troubles],
         "polled_at": shown.instant(document.polled_at),
+    }
+
+
+def subscription_view(document: Subscription) -> dict[str, Any]:
+    """How our subscription at a payer stands."""
+    return {
+        "payer_id": document.payer_id,
+        "state": document.state,
+        "ends_at": shown.instant(document.ends_at),
+        "reason": document.reason,
     }
 
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from services.prior_authorization.model import Authorization, Member, Payer, Purpose, RuleBook, calling, people
 from services.prior_authorization.model.calling import Outcome
 from services.prior_authorization.model.payer import payer_key
+from services.prior_authorization.model.subscription import Outcome as SubscriptionOutcome
+from services.prior_authorization.model.subscription import (
+    Subscription,
+    may_subscribe,
+    prepare_subscribe,
+    settle_subscribe,
+)
 from services.prior_authorization.pas.client import PayerClient
 from shared.kit.decisions import Due, Facts, Ref, Want
 from shared.kit.document import Attempt
@@ -44,6 +51,9 @@ def jobs(client: PayerClient, rules: RuleBook) -> tuple[Jobs, ...]:
 
     async def inquire(document: Authorization, attempt: Attempt, facts: Facts) -> Outcome:
         return await client.inquire(document, _known(document, facts), attempt)
+
+    async def subscribe(document: Subscription, attempt: Attempt, facts: Facts) -> SubscriptionOutcome:
+        return await client.subscribe(document, attempt)
 
     sending, asking = pace_of(rules, Purpose.SUBMIT), pace_of(rules, Purpose.POLL)
     return (
@@ -102,6 +112,18 @@ def jobs(client: PayerClient, rules: RuleBook) -> tuple[Jobs, ...]:
             ),
             timer("deadline", people.deadline),
             timer("breach", people.clock_ended),
+        ),
+        Jobs(
+            Subscription,
+            call(
+                "subscribe",
+                prepare=partial(prepare_subscribe, rules),
+                check=may_subscribe,
+                perform=subscribe,
+                settle=settle_subscribe,
+                idempotent=False,
+                concurrency=RARE,
+            ),
         ),
     )
 

@@ -10,8 +10,10 @@ from pydantic import Field
 from services.prior_authorization.api import routes
 from services.prior_authorization.jobs import jobs
 from services.prior_authorization.model import Authorization, Member, Payer, RuleBook
+from services.prior_authorization.model.subscription import Subscription
 from services.prior_authorization.pas.client import PayerClient
 from services.prior_authorization.pas.requests import Requestor
+from services.prior_authorization.pas.subscriptions import Listener
 from services.prior_authorization.reactions import reactions
 from shared.kit.document import queue_key
 from shared.kit.service import Part, Service
@@ -25,6 +27,9 @@ class Settings(KitSettings):
 
     payer_url: str = Field("http://127.0.0.1:8090", description="payers are at {payer_url}/{payer_id}/fhir")
     prior_authorization_rules: Path = Field(SHIPPED_RULES, description="the rules file, TOML")
+    notify_url: str | None = Field(
+        None, description="where payers notify us, with {payer_id} in it; none: no subscription is registered"
+    )
     requestor_name: str = Field("CareRelay Coordination", description="the organization that asks payers")
     requestor_npi: str = Field("1234567893", pattern=r"^\d{10}$", description="its National Provider Identifier")
 
@@ -34,8 +39,10 @@ def rules_of(settings: Settings) -> RuleBook:
     return RuleBook.parse(settings.prior_authorization_rules.read_text(encoding="utf-8"))
 
 
+DOCUMENTS = (Authorization, Member, Payer, Subscription)
+
 ROLES = {
-    "submitter": Part(queues=frozenset(document.collection for document in (Authorization, Member, Payer))),
+    "submitter": Part(queues=frozenset(document.collection for document in DOCUMENTS)),
     "poller": Part(queues=frozenset({queue_key(Authorization.collection, Authorization.queues["poll"])})),
 }
 """What the due work's processes are run as, each scaled by itself: who sends to payers, and who asks them."""
@@ -44,11 +51,12 @@ ROLES = {
 def build(settings: Settings, http: httpx.AsyncClient) -> Service:
     """Prior authorization's documents, reactions, jobs and routes; payers are called through ``http``."""
     requestor = Requestor(settings.requestor_name, settings.requestor_npi)
-    client = PayerClient(http, settings.payer_url, requestor)
+    listener = None if settings.notify_url is None else Listener(settings.notify_url, settings.requestor_npi)
+    client = PayerClient(http, settings.payer_url, requestor, listener)
     rules = rules_of(settings)
     return Service(
         name="prior_authorization",
-        documents=(Authorization, Member, Payer),
+        documents=DOCUMENTS,
         reactions=reactions(rules),
         jobs=jobs(client, rules),
         routes=routes(rules),

@@ -110,7 +110,7 @@ class PayerTerms(Row):
     A payer too large for one worker is split into ``shares``; the number may be raised at any time, and lowered only
     when nothing of the payer is open any more. ``poll_minutes``: one request is not asked about more often than that.
     ``closed`` are days off beside federal holidays. ``rating_period`` is the month and day (``07-01``) on which a
-    Medicaid or CHIP managed care plan's rating periods start.
+    Medicaid or CHIP managed care plan's rating periods start. ``notifies``: it takes a subscription to its decisions.
     """
 
     payer: str = ANY
@@ -123,6 +123,7 @@ class PayerTerms(Row):
     closes: int = Field(18, ge=1, le=24)
     closed: tuple[date, ...] = ()
     poll_minutes: int = Field(15, ge=1, le=720)
+    notifies: bool = False
     shares: int = Field(1, ge=1, le=64)
     submit: Budget = Budget()
     poll: Budget = Budget()
@@ -294,6 +295,10 @@ class RuleBook(Row):
                 rating_period=rating_period,
             )
         return self._clocks_of[key]
+
+    def notifies(self, payer_id: str) -> bool:
+        """Whether a payer takes a subscription to its decisions."""
+        return self._payer(payer_id).notifies
 
     def share_of(self, payer_id: str, id: str) -> int:
         """The share of a payer that a new request of this id falls to: 0 where the payer is not split."""

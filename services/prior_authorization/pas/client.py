@@ -16,8 +16,11 @@ from services.prior_authorization.model.answers import NOT_FOUND, Answered, Reje
 from services.prior_authorization.model.authorization import Authorization, Submission
 from services.prior_authorization.model.calling import Outcome
 from services.prior_authorization.model.member import Member
+from services.prior_authorization.model.subscription import Outcome as SubscriptionOutcome
+from services.prior_authorization.model.subscription import Subscribed, Subscription
 from services.prior_authorization.pas import reading, requests
 from services.prior_authorization.pas.requests import Requestor, Resource
+from services.prior_authorization.pas.subscriptions import Listener, subscription
 from shared.kit.decisions import Refused, Unanswered
 from shared.kit.document import Attempt
 from shared.kit.errors import Invalid
@@ -29,14 +32,18 @@ ANSWER_WITHIN = 15.0
 MAX_ANSWER_BYTES = 1024 * 1024
 
 _HEADERS = {"Content-Type": "application/fhir+json", "Accept": "application/fhir+json"}
+_ID = re.compile(r"[A-Za-z0-9.-]{1,64}")
 _ISSUE_CODE = re.compile(r"[a-z-]{1,40}")
 
 
 class PayerClient:
     """Speaks to payers. ``base`` is where they are reached; ``requestor`` is who asks."""
 
-    def __init__(self, http: httpx.AsyncClient, base: str, requestor: Requestor) -> None:
+    def __init__(
+        self, http: httpx.AsyncClient, base: str, requestor: Requestor, listener: Listener | None = None
+    ) -> None:
         self._http = http
+        self._listener = listener
         self._base = base.rstrip("/")
         self._requestor = requestor
 
@@ -64,6 +71,29 @@ class PayerClient:
         opened_at = document.cancel_opened_at or attempt.since
         bundle = requests.cancel_request(document, member, self._requestor, opened_at)
         return await self._send(document, bundle, document.cancel_id or attempt.id)
+
+    async def subscribe(self, document: Subscription, attempt: Attempt) -> SubscriptionOutcome:
+        """Register our subscription, or renew the one that the payer has."""
+        if self._listener is None or document.until is None:
+            return Rejected("no-address")
+        resource = subscription(self._listener, document.payer_id, document.until, document.reference)
+        url = f"{self._base}/{quote(document.payer_id, safe='')}/fhir/Subscription"
+        method, headers = "POST", {**_HEADERS, "If-None-Exist": f"url={self._listener.endpoint(document.payer_id)}"}
+        if document.reference is not None:
+            url, method, headers = f"{url}/{quote(document.reference, safe='')}", "PUT", _HEADERS
+        content = json.dumps(resource).encode()
+        answered = await ask(
+            self._http, method, url, attempt=attempt.id, timeout=ANSWER_WITHIN, content=content, headers=headers
+        )
+        if not isinstance(answered, httpx.Response):
+            return answered
+        raw = _read(answered)
+        if isinstance(raw, Unreadable | Rejected):
+            return raw
+        reference = raw.get("id") if isinstance(raw, dict) else None
+        if not isinstance(reference, str) or not _ID.fullmatch(reference):
+            return Unreadable("malformed", "Subscription.id")
+        return Subscribed(reference)
 
     async def inquire(self, document: Authorization, member: Member, attempt: Attempt) -> Outcome:
         """Ask what became of the newest claim."""

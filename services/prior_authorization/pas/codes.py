@@ -44,6 +44,11 @@ ERROR_ELEMENT = PAS + "extension-errorElement"
 ERROR_PATH = PAS + "extension-errorPath"
 ERROR_FOLLOW_UP = PAS + "extension-errorFollowupAction"
 
+TOPIC = "http://hl7.org/fhir/us/davinci-pas/SubscriptionTopic/PASSubscriptionTopic"
+BACKPORT = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition/"
+PAYLOAD_CONTENT = BACKPORT + "backport-payload-content"
+FILTER_CRITERIA = BACKPORT + "backport-filter-criteria"
+
 X12_REVIEW_ACTION = "https://codesystem.x12.org/005010/306"
 X12_REASON = "https://codesystem.x12.org/external/886"
 X12_REJECT = "https://codesystem.x12.org/005010/901"

@@ -106,6 +106,7 @@ def test_every_route_that_changes_a_document_by_its_address_is_looked_at() -> No
     assert left == {
         "notifications POST /inbound/{channel}",
         "prior_authorization POST /payers/{payer_id}/notifications",
+        "prior_authorization PUT /payers/{payer_id}/subscription",
         "scheduling POST /calendars/{resource_id}/fhir-slots",
         "scheduling POST /calendars/{resource_id}/slots",
         "scheduling POST /slots/{slot_id}/block",

@@ -48,7 +48,7 @@ class World:
             sleep=_no_answer,
         )
         self.payer: payer.Payer = self._payer_app.state.payer
-        configured: dict[str, Any] = {"payer_url": PAYER_URL}
+        configured: dict[str, Any] = {"payer_url": PAYER_URL, "notify_url": NOTIFY_URL}
         if rules is not None:
             configured["prior_authorization_rules"] = rules
         http = httpx.AsyncClient(transport=httpx.ASGITransport(app=self._payer_app))

@@ -1,0 +1,143 @@
+"""Our subscription at a payer to its decisions (PAS 2.2.1, "Subscription"): asked for, renewed before its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import ClassVar
+
+from services.prior_authorization.model.answers import Rejected, Unreadable
+from services.prior_authorization.model.budget import retry_in
+from services.prior_authorization.model.rules import RuleBook
+from shared.kit.decisions import Due, Facts, Refused, Unanswered
+from shared.kit.document import Document, derived_id
+from shared.kit.errors import Conflict
+
+LASTS = timedelta(days=90)
+"""For how long a subscription is asked for at a time."""
+
+RENEWED = timedelta(days=7)
+"""How long before its end it is renewed: time enough for a payer that is away over a weekend."""
+
+LOOK_AGAIN = timedelta(days=1)
+"""When a payer that would not have it is asked again."""
+
+
+class SubscriptionState(StrEnum):
+    """Where it stands: FHIR R4 Subscription.status, as far as it is ours to tell."""
+
+    REQUESTED = "requested"
+    ACTIVE = "active"
+    ERROR = "error"
+    OFF = "off"
+
+
+_ON = frozenset({SubscriptionState.REQUESTED, SubscriptionState.ACTIVE, SubscriptionState.ERROR})
+
+
+class Subscription(Document):
+    """The one at a payer; the id follows from ``payer_id``. ``reference`` is the payer's id, ``ends_at`` its end."""
+
+    collection = "subscription"
+    indexes = ("payer_id",)
+    transitions: ClassVar = {
+        SubscriptionState.REQUESTED: frozenset(
+            {SubscriptionState.ACTIVE, SubscriptionState.ERROR, SubscriptionState.OFF}
+        ),
+        SubscriptionState.ACTIVE: frozenset({SubscriptionState.ERROR, SubscriptionState.OFF}),
+        SubscriptionState.ERROR: frozenset({SubscriptionState.ACTIVE, SubscriptionState.OFF}),
+        SubscriptionState.OFF: frozenset({SubscriptionState.REQUESTED}),
+    }
+
+    state: SubscriptionState = SubscriptionState.REQUESTED
+    payer_id: str
+    reference: str | None = None
+    until: datetime | None = None
+    """The end that the call under way asks for."""
+    ends_at: datetime | None = None
+    tries: int = 0
+    reason: str | None = None
+    """Why the last call led to nothing: a code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Have this payer notify us."""
+
+    payer_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """The payer has it, under this id."""
+
+    reference: str
+
+
+Outcome = Subscribed | Rejected | Unreadable | Refused | Unanswered
+
+
+def subscription_key(payer_id: str) -> str:
+    """The id of our subscription at a payer."""
+    return derived_id("subscription", payer_id)
+
+
+def subscribe(
+    rules: RuleBook, document: Subscription | None, command: Subscribe, facts: Facts, now: datetime
+) -> Subscription:
+    """Ask for it, or for it again. Raises Conflict where the rules do not say that the payer notifies."""
+    if not rules.notifies(command.payer_id):
+        raise Conflict("the rules do not say that this payer notifies")
+    if document is None:
+        document = Subscription(id=subscription_key(command.payer_id), payer_id=command.payer_id)
+    elif document.state is SubscriptionState.OFF:
+        document.move(SubscriptionState.REQUESTED)
+    document.wake("subscribe", now)
+    return document
+
+
+def prepare_subscribe(rules: RuleBook, document: Subscription, due: Due, facts: Facts, now: datetime) -> Subscription:
+    """Intend to register or renew it; where the rules no longer say that the payer notifies, let it run out."""
+    if document.state not in _ON:
+        return document
+    if not rules.notifies(document.payer_id):
+        document.move(SubscriptionState.OFF)
+        return document
+    document.intend("subscribe", now)
+    document.until = now + LASTS
+    return document
+
+
+def may_subscribe(document: Subscription, facts: Facts, now: datetime) -> bool:
+    """Whether it is still wanted when it is about to be asked for."""
+    return document.state in _ON
+
+
+def settle_subscribe(document: Subscription, outcome: Outcome, facts: Facts, now: datetime) -> Subscription:
+    """Fold the payer's answer: it stands until its end, or is asked for again."""
+    if document.state not in _ON:
+        return document
+    if isinstance(outcome, Subscribed):
+        _stands(document, outcome, now)
+        return document
+    document.reason = outcome.reason
+    document.tries += 1
+    if isinstance(outcome, Rejected):
+        # What it would not renew it may take as a new one.
+        document.reference = None
+        if document.state is not SubscriptionState.ERROR:
+            document.move(SubscriptionState.ERROR)
+        document.wake("subscribe", now + LOOK_AGAIN)
+        return document
+    named = outcome.retry_after if isinstance(outcome, Refused) else None
+    document.wake("subscribe", now + retry_in(document.id, document.tries, "subscribe", named))
+    return document
+
+
+def _stands(document: Subscription, outcome: Subscribed, now: datetime) -> None:
+    if document.state is not SubscriptionState.ACTIVE:
+        document.move(SubscriptionState.ACTIVE)
+    document.reference, document.ends_at = outcome.reference, document.until
+    document.reason, document.tries = None, 0
+    document.wake("subscribe", (document.ends_at or now + LASTS) - RENEWED)

@@ -1,0 +1,147 @@
+"""Our subscription at a payer: as PAS 2.2.1 wants it, asked for where the payer notifies, renewed before it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+
+from services.prior_authorization.model import RuleBook
+from services.prior_authorization.model.answers import Rejected
+from services.prior_authorization.model.subscription import (
+    LASTS,
+    RENEWED,
+    Subscribe,
+    Subscribed,
+    Subscription,
+    SubscriptionState,
+    may_subscribe,
+    prepare_subscribe,
+    settle_subscribe,
+    subscribe,
+    subscription_key,
+)
+from services.prior_authorization.pas.subscriptions import Listener, subscription
+from shared.kit.auth import Role
+from shared.kit.decisions import Facts, Refused, Unanswered
+from shared.kit.errors import Conflict
+from tests.checks.profiles import Profiles
+from tests.unit.prior_authorization.cases import NOW, PAYER_ID, due
+from tests.unit.prior_authorization.world import NOTIFY_URL, World
+
+DEFINITIONS = Path(os.environ.get("CASES", Path(__file__).parents[4] / "shared" / "data")) / "pas" / "definitions"
+NOTIFIES = RuleBook.parse('[[payers]]\npayer = "*"\nnotifies = true\n')
+SILENT = RuleBook.parse('[[payers]]\npayer = "*"\n')
+US = Listener(NOTIFY_URL, "1234567893")
+NO_FACTS = Facts({})
+
+
+def wished() -> Subscription:
+    return subscribe(NOTIFIES, None, Subscribe(PAYER_ID), NO_FACTS, NOW)
+
+
+def asked(document: Subscription | None = None) -> Subscription:
+    return prepare_subscribe(NOTIFIES, document or wished(), due("subscribe"), NO_FACTS, NOW)
+
+
+def settled(outcome: object, document: Subscription | None = None) -> Subscription:
+    document = document or asked()
+    document.abandon("subscribe")
+    document.rest("subscribe")
+    return settle_subscribe(document, outcome, NO_FACTS, NOW)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not DEFINITIONS.is_dir(), reason="the PAS definitions are not here (CASES)")
+@pytest.mark.parametrize("reference", [None, "sub-1"])
+def test_what_is_registered_passes_the_definitions(reference: str | None) -> None:
+    resource = json.loads(json.dumps(subscription(US, PAYER_ID, NOW, reference)))
+    assert [str(problem) for problem in Profiles(DEFINITIONS).check(resource)] == []
+
+
+def test_it_is_a_rest_hook_with_the_full_resource_for_all_that_we_send() -> None:
+    resource = json.dumps(subscription(US, PAYER_ID, NOW))
+    for word in ('"rest-hook"', '"full-resource"', "org-identifier=1234567893", f"/payers/{PAYER_ID}/notifications"):
+        assert word in resource
+
+
+def test_it_is_asked_for_only_where_the_rules_say_that_the_payer_notifies() -> None:
+    with pytest.raises(Conflict):
+        subscribe(SILENT, None, Subscribe(PAYER_ID), NO_FACTS, NOW)
+    assert wished().timers == {"subscribe": NOW}
+
+
+def test_it_is_renewed_a_week_before_it_ends_under_the_payers_id() -> None:
+    document = settled(Subscribed("sub-1"))
+    assert (document.state, document.reference, document.ends_at) == (SubscriptionState.ACTIVE, "sub-1", NOW + LASTS)
+    assert document.timers["subscribe"] == NOW + LASTS - RENEWED
+    again = asked(document)
+    assert (again.reference, "subscribe" in again.attempts) == ("sub-1", True)
+
+
+@pytest.mark.parametrize("outcome", [Refused("busy", 60.0), Unanswered("timeout")], ids=["refused", "lost"])
+def test_what_did_not_get_across_is_asked_again(outcome: object) -> None:
+    document = settled(outcome)
+    assert document.state is SubscriptionState.REQUESTED
+    assert document.timers["subscribe"] > NOW
+
+
+def test_what_the_payer_will_not_have_is_shown_and_asked_again_as_a_new_one_a_day_later() -> None:
+    active = settled(Subscribed("sub-1"))
+    document = settled(Rejected("status-410"), asked(active))
+    assert (document.state, document.reason, document.reference) == (SubscriptionState.ERROR, "status-410", None)
+    assert document.timers["subscribe"] == NOW + timedelta(days=1)
+    assert settled(Subscribed("sub-2"), asked(document)).state is SubscriptionState.ACTIVE
+
+
+def test_it_runs_out_where_the_rules_no_longer_say_so_and_can_be_wished_for_again() -> None:
+    document = prepare_subscribe(SILENT, settled(Subscribed("sub-1")), due("subscribe"), NO_FACTS, NOW)
+    assert (document.state, "subscribe" in document.attempts) == (SubscriptionState.OFF, False)
+    assert may_subscribe(document, NO_FACTS, NOW) is False
+    assert settle_subscribe(document, Subscribed("sub-1"), NO_FACTS, NOW).state is SubscriptionState.OFF
+    assert subscribe(NOTIFIES, document, Subscribe(PAYER_ID), NO_FACTS, NOW).state is SubscriptionState.REQUESTED
+
+
+async def put(world: World) -> httpx.Response:
+    async with world.harness.client(Role.OPERATOR) as client:
+        return await client.put(f"/payers/{PAYER_ID}/subscription", headers=world.harness.key())
+
+
+async def test_an_operator_has_it_registered_and_time_renews_it(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[payers]]\npayer = "*"\nnotifies = true\n', encoding="utf-8")
+    world = World(rules)
+    assert (await put(world)).status_code == 200
+    await world.until(1)
+    ((key, first),) = world.payer.subscriptions.items()
+    assert key[0] == PAYER_ID
+    assert first["channel"] == subscription(US, PAYER_ID, NOW)["channel"]
+    await world.until(24 * 84)
+    ((_, renewed),) = world.payer.subscriptions.items()
+    assert str(renewed["end"]) > str(first["end"])
+    stored = await world.harness.stored(Subscription, subscription_key(PAYER_ID))
+    assert stored is not None
+    assert stored.state is SubscriptionState.ACTIVE
+    async with world.harness.client(Role.OPERATOR) as client:
+        shown = (await client.get(f"/payers/{PAYER_ID}/subscription")).json()
+    assert (shown["state"], shown["reason"]) == ("active", None)
+
+
+async def test_none_is_registered_under_the_shipped_rules() -> None:
+    world = World()
+    assert (await put(world)).status_code == 409
+    await world.until(1)
+    assert world.payer.subscriptions == {}
+
+
+def test_every_transition_is_taken() -> None:
+    """requested, active, error, off: each way there is is gone in the tests above or here."""
+    document = settled(Rejected("status-400"))
+    assert document.state is SubscriptionState.ERROR
+    prepare_off = partial(prepare_subscribe, SILENT)
+    assert prepare_off(document, due("subscribe"), NO_FACTS, NOW).state is SubscriptionState.OFF
+    assert prepare_off(wished(), due("subscribe"), NO_FACTS, NOW).state is SubscriptionState.OFF
