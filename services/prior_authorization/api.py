@@ -8,15 +8,27 @@ from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Path, Query
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from services.prior_authorization import fhir
-from services.prior_authorization.model import Authorization, Item, Kind, Payer, RuleBook, State
+from services.prior_authorization import fhir, letters
+from services.prior_authorization.letters import LetterKind
+from services.prior_authorization.model import Authorization, Item, Kind, Member, Payer, RuleBook, State
 from services.prior_authorization.model.answers import PayerAnswer, Ruling, Source, Unusable
 from services.prior_authorization.model.asking import Open, OpenAs, Update, open_directly, replaced, update
 from services.prior_authorization.model.authorization import Submission
 from services.prior_authorization.model.clocks import outlook
+from services.prior_authorization.model.contesting import (
+    AskForTalk,
+    BookTalk,
+    EndTalk,
+    Resubmit,
+    ask_for_talk,
+    book_talk,
+    end_talk,
+    resubmit,
+)
 from services.prior_authorization.model.deciding import take, weigh_for
+from services.prior_authorization.model.denials import Offer, PeerToPeer, TalkOutcome
 from services.prior_authorization.model.opening import Withdraw, withdraw
 from services.prior_authorization.model.payer import HearPayer, hear, payer_key, worth_noting
 from services.prior_authorization.model.people import (
@@ -33,6 +45,7 @@ from services.prior_authorization.model.people import (
 )
 from services.prior_authorization.model.subscription import Subscribe, Subscription, subscribe, subscription_key
 from services.prior_authorization.pas.reading import read_notification
+from shared.contracts.base import Coding
 from shared.kit import shown
 from shared.kit.api import Call, CallContext, DocumentId, Reply, Routes
 from shared.kit.auth import Role
@@ -42,6 +55,10 @@ from shared.kit.store.port import EPOCH
 
 READERS = frozenset({Role.COORDINATOR, Role.CLINICIAN, Role.SCHEDULER, Role.AUDITOR, Role.OPERATOR, Role.SERVICE})
 CHASERS = frozenset({Role.COORDINATOR})
+WRITERS = frozenset({Role.COORDINATOR, Role.CLINICIAN})
+"""Who may read a letter: it bears the member's name."""
+
+CONTESTED = frozenset({State.SUBMITTING, State.DENIED, State.APPEALING, State.DENIED_FINAL})
 
 PayerId = Annotated[str, Path(pattern=r"^[A-Za-z0-9.-]{1,64}$")]
 Code = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
@@ -63,6 +80,70 @@ class CancelBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     reason: Code = "coordinator"
+
+
+class Evidence(BaseModel):
+    """One piece of what an appeal carries: what it is, and the id under which it is kept."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    code: Code
+    reference: DocumentId
+
+
+class AppealBody(BaseModel):
+    """How a denial is appealed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    expedited: bool = False
+    evidence: list[Evidence] = Field(default=[], max_length=20)
+
+
+class ResubmitBody(BaseModel):
+    """The codes of what was put right, and the diagnoses where those were wrong."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    corrected: list[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]{1,20}$")]] = Field(max_length=50)
+    diagnoses: list[Coding] | None = Field(None, max_length=12)
+
+
+class TalkTime(BaseModel):
+    """When an offered talk begins, with its zone."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    start: AwareDatetime
+
+
+class TalkOffer(TalkTime):
+    """A time at which the payer's physician can be reached."""
+
+    end: AwareDatetime
+
+    @model_validator(mode="after")
+    def _lasts(self) -> TalkOffer:
+        if self.end <= self.start:
+            raise ValueError("ends before it begins")
+        return self
+
+
+class TalkBody(BaseModel):
+    """The times that the payer offers, and until when it talks about the denial."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    offers: list[TalkOffer] = Field(default=[], max_length=20)
+    not_after: AwareDatetime | None = None
+
+
+class TalkEnd(BaseModel):
+    """How a talk ended."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    outcome: TalkOutcome
 
 
 class ExtendBody(BaseModel):
@@ -148,9 +229,43 @@ def _authorizations(rules: RuleBook) -> Routes:
         return await call.change(Authorization, id, Withdraw(reason=body.reason), withdraw)
 
     @found.post("/{id}/appeal", roles=CHASERS)
-    async def appeal_denial(id: DocumentId, call: Call) -> Reply:
-        """Appeal the denial that is open."""
-        return await call.change(Authorization, id, Appeal(), appeal)
+    async def appeal_denial(id: DocumentId, call: Call, body: AppealBody | None = None) -> Reply:
+        """Appeal the denial that is open; 409 after the last day to file."""
+        asked = body or AppealBody()
+        attached = {each.code: each.reference for each in asked.evidence}
+        return await call.change(Authorization, id, Appeal(expedited=asked.expedited, attached=attached), appeal)
+
+    @found.post("/{id}/resubmit", roles=CHASERS)
+    async def resubmit_corrected(id: DocumentId, body: ResubmitBody, call: Call) -> Reply:
+        """Send a refused request anew, put right; 409 while something is still to be put right."""
+        diagnoses = None if body.diagnoses is None else tuple(body.diagnoses)
+        return await call.change(
+            Authorization, id, Resubmit(corrected=tuple(body.corrected), diagnoses=diagnoses), resubmit
+        )
+
+    @found.post("/{id}/peer-to-peer", roles=CHASERS)
+    async def peer_to_peer(id: DocumentId, body: TalkBody, call: Call) -> Reply:
+        """Ask for a talk with the payer's physician, or add the times that the payer offers."""
+        offers = tuple(Offer(start=each.start, end=each.end) for each in body.offers)
+        return await call.change(Authorization, id, AskForTalk(offers=offers, not_after=body.not_after), ask_for_talk)
+
+    @found.post("/{id}/peer-to-peer/book", roles=CHASERS | {Role.CLINICIAN, Role.SCHEDULER})
+    async def book_peer_to_peer(id: DocumentId, body: TalkTime, call: Call) -> Reply:
+        """Take one of the offered times."""
+        return await call.change(Authorization, id, BookTalk(start=body.start), book_talk)
+
+    @found.post("/{id}/peer-to-peer/outcome", roles=CHASERS | {Role.CLINICIAN})
+    async def end_peer_to_peer(id: DocumentId, body: TalkEnd, call: Call) -> Reply:
+        """How the talk ended; what the payer decides after it is its own word."""
+        return await call.change(Authorization, id, EndTalk(outcome=body.outcome), end_talk)
+
+    @found.get("/{id}/letters/{kind}", roles=WRITERS)
+    async def letter(id: DocumentId, kind: LetterKind, call: Call) -> Reply:
+        """A letter about the denial that stands, with the member's name as it is known now; nothing of it is stored."""
+        document = await call.read(Authorization, id)
+        known = await call.page(Member, {"_id": document.patient_id}, limit=1)
+        text = letters.write(kind, document, known[0] if known else None, call.now)
+        return Reply(200, {"kind": kind, "text": text}, {"Cache-Control": "no-store"})
 
     @found.post("/{id}/accept-denial", roles=CHASERS)
     async def accept(id: DocumentId, call: Call) -> Reply:
@@ -232,7 +347,7 @@ def take_notification(document: Authorization, command: TakeNotification, facts:
 async def _addressed(call: Call, payer_id: str, answer: PayerAnswer, place: int) -> tuple[Authorization, PayerAnswer]:
     """The authorization that an answer is about. Raises NotFound where this payer was sent no such claim."""
     for claim in answer.claims:
-        for field in ("claim_id", "appeal_id", "update_id"):
+        for field in ("claim_id", "appeal_id", "update_id", "resubmission_id"):
             for document in await call.find(Authorization, field, claim, limit=2):
                 if document.payer_id == payer_id:
                     return document, answer
@@ -333,6 +448,7 @@ def view(document: Authorization) -> dict[str, Any]:
         "carried_to": document.carried_to,
         "appeal": document.terms.appeal,
         "ruling": _ruling(document.current) if document.current else None,
+        "denial": _denial(document),
         "claims": [_claim(submission) for submission in document.submissions],
         "history": [_ruling(ruling) for ruling in document.history],
         "contradictions": [_ruling(ruling) for ruling in document.contradictions],
@@ -365,6 +481,51 @@ def _claim(submission: Submission) -> dict[str, Any]:
         "received_at": shown.instant(submission.received_at),
         "action": submission.ruling.action if submission.ruling else None,
     }
+
+
+def _denial(document: Authorization) -> dict[str, Any] | None:
+    """The denial or rejection that stands: what it means, and what can be done about it until when."""
+    denial, talk = document.denial, document.talk
+    if (
+        denial is None
+        or document.state not in CONTESTED
+        or (document.state is State.SUBMITTING and not denial.rejected)
+    ):
+        return None
+    return {
+        "claim_id": denial.claim_id,
+        "track": denial.track,
+        "rejected": denial.rejected,
+        "reasons": list(denial.reasons),
+        "since": shown.instant(denial.since),
+        "corrections": [
+            {"code": c.code, "path": c.path, "follow_up": c.follow_up, "item": c.item, "done": c.done_at is not None}
+            for c in denial.corrections
+        ],
+        "appeal": {
+            "level": denial.level,
+            "name": denial.level_name,
+            "file_by": denial.file_by.isoformat() if denial.file_by else None,
+            "expedited": denial.expedited,
+            "evidence": list(denial.evidence),
+            "lacking": list(denial.lacking),
+        },
+        "peer_to_peer": _talk(talk) if talk is not None and talk.claim_id == denial.claim_id else None,
+    }
+
+
+def _talk(talk: PeerToPeer) -> dict[str, Any]:
+    return {
+        "requested_at": shown.instant(talk.requested_at),
+        "not_after": shown.instant(talk.not_after),
+        "offers": [_time(offer) for offer in talk.offers],
+        "booked": _time(talk.booked) if talk.booked else None,
+        "outcome": talk.outcome,
+    }
+
+
+def _time(offer: Offer) -> dict[str, Any]:
+    return {"start": shown.instant(offer.start), "end": shown.instant(offer.end)}
 
 
 def _ruling(ruling: Ruling) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from services.prior_authorization.model import Authorization, Member, RuleBook, State, authorization_id
+from services.prior_authorization.model.contesting import member_changed
 from services.prior_authorization.model.member import learn
 from services.prior_authorization.model.opening import WITHDRAWABLE, carry, consider_member, referral_ended, request
 from shared.contracts.intake import PersonChanged
@@ -39,6 +40,7 @@ def reactions(rules: RuleBook) -> tuple[Reactions, ...]:
                 Field("patient_id", lambda event: event.patient_id),
                 partial(consider_member, rules),
                 when=_WAITING,
+                otherwise=member_changed,
                 wants=_member,
             ),
             on(ReferralRequested, _handed_on, carry),

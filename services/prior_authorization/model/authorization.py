@@ -15,6 +15,7 @@ from pydantic import model_validator
 from services.prior_authorization.model.answers import Ruling
 from services.prior_authorization.model.budget import Hours, Manner, next_poll
 from services.prior_authorization.model.clocks import Running, run, run_appeal
+from services.prior_authorization.model.denials import Denial, PeerToPeer
 from services.prior_authorization.model.items import FIRST, Attachment, Item, Provider, one_item
 from services.prior_authorization.model.rules import Terms
 from shared.contracts.base import Coding
@@ -27,6 +28,12 @@ SUBMISSION_EXPEDITED = timedelta(hours=4)
 CONTACT = timedelta(days=2)
 APPEAL_CHOICE = timedelta(days=5)
 CANCELLATION = timedelta(days=2)
+CORRECTION = timedelta(days=3)
+CORRECTION_EXPEDITED = timedelta(days=1)
+TALK = timedelta(days=2)
+TALK_WITHIN = timedelta(days=14)
+"""How long after a denial payers talk it over, where they do not say otherwise."""
+
 FLAGGED = timedelta(days=2)
 
 PATIENCE = 3
@@ -73,6 +80,7 @@ class Kind(StrEnum):
     INITIAL = "initial"
     UPDATE = "update"
     APPEAL = "appeal"
+    RESUBMISSION = "resubmission"
 
 
 class Submission(Part):
@@ -148,7 +156,17 @@ class Authorization(Document):
 
     collection = "authorization"
     shape_known = 2
-    indexes = ("referral_id", "patient_id", "payer_id", "state", "claim_id", "appeal_id", "update_id", "breaches_at")
+    indexes = (
+        "referral_id",
+        "patient_id",
+        "payer_id",
+        "state",
+        "claim_id",
+        "appeal_id",
+        "update_id",
+        "resubmission_id",
+        "breaches_at",
+    )
     transitions: ClassVar = {
         State.AWAITING_MEMBER: frozenset({State.SUBMITTING, State.NOT_REQUIRED, State.WITHDRAWN}),
         State.SUBMITTING: _WORDS | {State.AWAITING_MEMBER, State.CANCELLING, State.WITHDRAWN},
@@ -156,7 +174,7 @@ class Authorization(Document):
         State.CONTACT_PAYER: _after(State.CONTACT_PAYER, State.CANCELLING),
         State.APPROVED: _after(State.APPROVED, State.CANCELLING),
         State.NO_ACTION: _after(State.NO_ACTION),
-        State.DENIED: _after(State.DENIED, State.WITHDRAWN),
+        State.DENIED: _after(State.DENIED, State.SUBMITTING, State.WITHDRAWN),
         State.APPEALING: _after(State.APPEALING, State.CANCELLING, State.WITHDRAWN),
         State.DENIED_FINAL: _after(State.DENIED_FINAL) - {State.DENIED, State.APPEALING},
         State.CANCELLED: _after(State.CANCELLED),
@@ -197,6 +215,7 @@ class Authorization(Document):
     claim_id: str | None = None
     appeal_id: str | None = None
     update_id: str | None = None
+    resubmission_id: str | None = None
     cancel_id: str | None = None
     cancels: str | None = None
     """The claim that ``cancel_id`` calls off."""
@@ -207,6 +226,9 @@ class Authorization(Document):
     current: Ruling | None = None
     history: list[Ruling] = []
     contradictions: list[Ruling] = []
+    denial: Denial | None = None
+    """The denial or rejection that was looked into last; what stands is in ``current``."""
+    talk: PeerToPeer | None = None
     troubles: list[Trouble] = []
     failures: int = 0
     """Unusable answers in a row."""
@@ -269,14 +291,14 @@ class Authorization(Document):
         return newest if newest is not None and newest.received_at is None else None
 
     @property
-    def received(self) -> Submission | None:
-        """The newest claim that the payer is known to have."""
-        return next((sent for sent in reversed(self.submissions) if sent.received_at is not None), None)
-
-    @property
     def appeals(self) -> int:
         """How many levels of appeal the payer has received."""
         return sum(1 for sent in self.submissions if sent.kind is Kind.APPEAL and sent.received_at is not None)
+
+    @property
+    def resubmissions(self) -> int:
+        """How often the request was corrected and sent anew."""
+        return sum(1 for sent in self.submissions if sent.kind is Kind.RESUBMISSION)
 
     @property
     def hours(self) -> Hours:

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from services.prior_authorization.model.answers import (
     NOT_FOUND,
     Answered,
+    PayerAnswer,
     Rejected,
     Source,
     Unreadable,
@@ -31,6 +32,7 @@ from services.prior_authorization.model.authorization import (
     note,
 )
 from services.prior_authorization.model.budget import QUERYABLE, next_fallback, retry_in
+from services.prior_authorization.model.contesting import reject
 from services.prior_authorization.model.deciding import (
     UPDATABLE,
     Effect,
@@ -40,6 +42,7 @@ from services.prior_authorization.model.deciding import (
     unusable,
     withdrawn,
 )
+from services.prior_authorization.model.denials import TalkOutcome
 from services.prior_authorization.model.member import Lack, Member, lack
 from services.prior_authorization.model.opening import lose_member
 from services.prior_authorization.model.payer import Payer, payer_key
@@ -152,10 +155,17 @@ def prepare_appeal(document: Authorization, due: Due, facts: Facts, now: datetim
         _stuck(document, missing, Source.APPEAL, now)
         return document
     attempt = document.intend("appeal", now)
-    if newest.received_at is not None:
-        level = document.appeals + 1
+    held = document.held
+    if newest.kind is not Kind.APPEAL or newest.received_at is not None:
+        denial = document.denial
         appeal = Submission(
-            id=attempt.id, kind=Kind.APPEAL, level=level, prior=newest.id, opened_at=now, attached=document.attached
+            id=attempt.id,
+            kind=Kind.APPEAL,
+            level=document.appeals + 1,
+            prior=held.id if held is not None else newest.id,
+            opened_at=now,
+            attached=document.attached,
+            expedited=denial is not None and denial.expedited,
         )
         document.submissions = [*document.submissions, appeal]
         document.appeal_id = attempt.id
@@ -224,9 +234,11 @@ def settle_poll(document: Authorization, outcome: Outcome, facts: Facts, now: da
 
 def _undecided(document: Authorization) -> bool:
     """Whether the payer has the newest claim and owes a word on it that ends the wait."""
-    newest = document.newest
+    newest, talk = document.newest, document.talk
     if newest is None or newest.received_at is None:
         return False
+    if document.state is State.DENIED:
+        return talk is not None and talk.claim_id == newest.id and talk.outcome is TalkOutcome.OVERTURNED
     if document.state is State.APPROVED:
         return newest.kind is Kind.UPDATE and newest.ruling is None
     if document.state not in POLLED:
@@ -311,7 +323,8 @@ def _settle_sent(document: Authorization, outcome: Outcome, timer: str, sending:
         _note_late(document, outcome, source, now)
         return
     if isinstance(outcome, Answered) and outcome.answer is not None:
-        if take(document, outcome.answer, source, now) is Effect.UNUSABLE and _unsent(document, sending):
+        unusable = take(document, outcome.answer, source, now) is Effect.UNUSABLE
+        if unusable and _unsent(document, sending) and not _rejected(document, outcome.answer, sending, now):
             _repeat(document, timer, now)
     elif document.state is not sending or not _unsent(document, sending):
         note(document, _reason(outcome), source, now)
@@ -329,6 +342,14 @@ def _note_late(document: Authorization, outcome: Outcome, source: Source, now: d
         take(document, outcome.answer, source, now)
     else:
         note(document, _reason(outcome), source, now)
+
+
+def _rejected(document: Authorization, answer: PayerAnswer, sending: State, now: datetime) -> bool:
+    """Whether the payer refused a request for its data, which a coordinator is now to correct."""
+    sent = document.submission(answer.claims)
+    if sent is None or sending is not State.SUBMITTING or not answer.errors:
+        return False
+    return reject(document, sent.id, answer.errors, now)
 
 
 def _unsent(document: Authorization, sending: State) -> bool:

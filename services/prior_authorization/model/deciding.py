@@ -14,7 +14,6 @@ from enum import Enum
 
 from services.prior_authorization.model.answers import GRANTED, PayerAnswer, Ruling, Source, Unusable, weigh
 from services.prior_authorization.model.authorization import (
-    APPEAL_CHOICE,
     CANCELLATION,
     CONTACT,
     FLAGGED,
@@ -30,6 +29,8 @@ from services.prior_authorization.model.authorization import (
     quiet,
     start_clock,
 )
+from services.prior_authorization.model.contesting import await_choice, await_correction, read_denial, to_correct
+from services.prior_authorization.model.denials import Denial
 from services.prior_authorization.model.rules import AppealPolicy
 from shared.contracts.prior_authorization import (
     AuthorizationAppealed,
@@ -189,18 +190,26 @@ def withdrawn(document: Authorization, reason: str) -> None:
 
 
 def deny(document: Authorization, now: datetime) -> None:
-    """A denial stands: appeal it as the payer's terms say, leave the choice to a person, or end it."""
-    reasons = document.current.reasons if document.current else ()
-    terms = document.terms
-    open_level = document.appeals < terms.appeal_levels and terms.appeal is not AppealPolicy.NONE
-    document.record(AuthorizationDenied(**document.announces(), reasons=reasons, final=not open_level))
-    if not open_level:
+    """A denial stands: correct its data, appeal it as the payer's terms say, leave that to a person, or end it."""
+    denial = read_denial(document, now)
+    final = not denial.level and not to_correct(document, denial)
+    document.record(AuthorizationDenied(**document.announces(), reasons=denial.reasons, final=final))
+    _contest(document, denial, now)
+
+
+def _contest(document: Authorization, denial: Denial, now: datetime) -> None:
+    """What follows a denial. Wrong data are corrected, whatever the terms of appeal: that needs no appeal."""
+    document.denial = denial
+    if to_correct(document, denial):
+        _become(document, State.DENIED)
+        await_correction(document, now)
+    elif not denial.level:
         _become(document, State.DENIED_FINAL)
-    elif terms.appeal is AppealPolicy.AUTOMATIC and document.appeals == 0:
+    elif document.terms.appeal is AppealPolicy.AUTOMATIC and document.appeals == 0:
         begin_appeal(document, now)
     else:
         _become(document, State.DENIED)
-        document.expect(Owner.COORDINATOR, "appeal-or-accept", now, APPEAL_CHOICE)
+        await_choice(document, now)
 
 
 def begin_appeal(document: Authorization, now: datetime) -> None:
@@ -211,7 +220,7 @@ def begin_appeal(document: Authorization, now: datetime) -> None:
 
 
 def _pend(document: Authorization, submission: Submission, told: datetime, now: datetime) -> Effect:
-    if submission.ruling is not None or submission.pended_at is not None or submission is not document.received:
+    if submission.ruling is not None or submission.pended_at is not None or submission is not document.held:
         return Effect.REPEATED
     submission.pended_at = now
     if document.state in (State.CANCELLING, State.DENIED_FINAL):
@@ -238,9 +247,8 @@ def _await_beside(document: Authorization, submission: Submission, now: datetime
 
 def await_decision(document: Authorization, submission: Submission, now: datetime) -> None:
     """The payer has a claim and owes its decision within its clock."""
-    initial = submission.kind is not Kind.APPEAL
     quiet(document)
-    _become(document, State.PENDED if initial else State.APPEALING)
+    _become(document, State.APPEALING if submission.kind is Kind.APPEAL else State.PENDED)
     start_clock(document, now)
     schedule_poll(document, now)
 
@@ -302,7 +310,7 @@ def _follow(document: Authorization, submission: Submission, ruling: Ruling, unl
         document.current = stands
         _act(document, stands, before, now)
         return Effect.TAKEN
-    newest = document.received
+    newest = document.held
     if newest is None or before is None or before.action not in _GOOD_NEWS:
         return unless
     # What was granted on the older claim was taken back, and the payer still owes its word on the newest.
@@ -316,7 +324,7 @@ def _overruled(
     document: Authorization, submission: Submission, ruling: Ruling, stands: Ruling, unless: Effect, now: datetime
 ) -> Effect:
     """A denial of an older claim that is dated after the grant of a newer one is for a person to look at."""
-    if submission is document.received or unless is Effect.REPEATED:
+    if submission is document.held or unless is Effect.REPEATED:
         return unless
     denies = ruling.action is ReviewAction.NOT_CERTIFIED and stands.action in _GOOD_NEWS
     return _contradict(document, ruling, now) if denies and ruling.age > stands.age else unless
@@ -350,6 +358,9 @@ def _while_cancelling(document: Authorization, ruling: Ruling, now: datetime) ->
 def _act(document: Authorization, ruling: Ruling, before: Ruling | None, now: datetime) -> None:
     """What a decision that counts leads to, ``before`` being the one that stood until now."""
     if ruling.action is ReviewAction.NOT_CERTIFIED and _still_denied(document, ruling, before):
+        if document.state is State.DENIED:
+            quiet(document)
+            _contest(document, read_denial(document, now), now)
         return
     quiet(document)
     if ruling.action in GRANTED:
@@ -375,7 +386,7 @@ def _still_denied(document: Authorization, ruling: Ruling, before: Ruling | None
     if document.state is State.DENIED_FINAL:
         return True
     same_claim = before is not None and before.claim_id == ruling.claim_id
-    return same_claim and document.state in (State.DENIED, State.APPEALING)
+    return same_claim and document.state in (State.DENIED, State.APPEALING, State.SUBMITTING)
 
 
 def announce_standing(document: Authorization) -> None:

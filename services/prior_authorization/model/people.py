@@ -17,6 +17,7 @@ from services.prior_authorization.model.authorization import (
     check_clock,
     quiet,
 )
+from services.prior_authorization.model.contesting import refuse_too_late
 from services.prior_authorization.model.deciding import UPDATABLE, begin_appeal
 from shared.contracts.prior_authorization import AuthorizationDenied
 from shared.kit.decisions import Due, Facts
@@ -24,7 +25,10 @@ from shared.kit.errors import Conflict, IllegalTransition
 
 
 class Appeal(BaseModel):
-    """Appeal the denial that stands."""
+    """Appeal the denial that stands, ``expedited`` or not; ``attached`` is what it carries: reference by code."""
+
+    expedited: bool = False
+    attached: dict[str, str] = {}
 
 
 class AcceptDenial(BaseModel):
@@ -40,9 +44,17 @@ class SettleContradiction(BaseModel):
 
 
 def appeal(document: Authorization, command: Appeal, facts: Facts, now: datetime) -> Authorization:
-    """Appeal an open denial. Raises IllegalTransition where none is open."""
+    """Appeal an open denial. Raises IllegalTransition where none is open, Conflict where it is too late or no level
+    is left."""
     if document.state is not State.DENIED:
         raise IllegalTransition("Authorization", document.state, State.APPEALING)
+    denial = document.denial
+    if denial is not None:
+        if not denial.level:
+            raise Conflict("no level of appeal is left")
+        refuse_too_late(document, now)
+        denial.expedited = command.expedited
+        denial.attached = {**denial.attached, **command.attached}
     quiet(document)
     begin_appeal(document, now)
     return document
