@@ -267,6 +267,9 @@ class AuthorizationWalk(Walk[AuthorizationWorld]):
         return (
             *(partial(self.say, word) for word in claims.WORDS),
             *(partial(self.say, word) for word in claims.WORDS),
+            partial(self.say, claims.A3_DATA),
+            partial(self.act, "resubmit", {"corrected": ["0P"]}),
+            partial(self.act, "resubmit", {"corrected": ["0P"]}),
             self.lose_member,
             partial(self.know, None),
             partial(self.know, None, erased=True),

@@ -53,9 +53,12 @@ class _Case:
 def initial_request(
     document: Authorization, member: Member, submission: Submission, requestor: Requestor, contents: Contents = NOTHING
 ) -> Resource:
-    """The request for approval (certificationType I). Raises ValueError where an attachment's contents are missing."""
+    """The request for approval (certificationType I). Raises ValueError where an attachment's contents are missing.
+
+    One that takes a refused one's place is a first request to the payer: the profile allows no related claim there.
+    """
     case = _Case(document, parties_of(document, member, requestor), contents)
-    return _request(case, submission, Certification.INITIAL)
+    return _request(case, submission.model_copy(update={"prior": None}), Certification.INITIAL)
 
 
 def appeal_request(

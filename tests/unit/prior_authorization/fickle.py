@@ -40,6 +40,7 @@ VOCABULARY = (
     Words("A6", "AUTH-6", 1),
     Words("A3", reasons=("82",)),
     Words("A3", reasons=("86",)),
+    Words("A3", reasons=("0P",)),
     Words("A4"),
     Words("C"),
     Words("CT"),
@@ -101,6 +102,7 @@ FAULTS = (
     "no-number",
     "dated-ahead",
     "errors",
+    "errors-never",
     "no-date",
 )
 
@@ -143,13 +145,14 @@ class FicklePayer(httpx.AsyncBaseTransport):
         self.cancelled = False
         self.sent: list[str] = []
         self.illegal: list[str] = []
+        self.rejected: set[str] = set()
         self.deliver: Deliver | None = None
 
     # -- what is the case ---------------------------------------------------------------------------------------------
 
     @property
     def chain(self) -> list[str]:
-        """The claims that the service knows the payer to have, oldest first."""
+        """The claims that the service knows the payer to have, oldest first, appeals among them."""
         return [id for id in self.claims if self.heard.get(id) and self.heard[id].letters]
 
     def latest(self, claim: str) -> Letter | None:
@@ -203,20 +206,27 @@ class FicklePayer(httpx.AsyncBaseTransport):
             return
         if claim.related is None:
             assert claim.certification == "I"
-            assert not self.claims, "there is one request to begin with"
+            before = next(reversed(self.claims), None)
+            refused = before in self.rejected or (before is not None and self._action(before) == "A3")
+            assert before is None or refused, "another request takes the place of one that was refused"
+            if before is not None:
+                assert self.claims[before].items == claim.items, "item sequence numbers are stable for ever"
             return
         related = self.claims.get(claim.related)
         if related is None:
             assert claim.certification == "3", "only what was perhaps never sent is cancelled unseen"
             return
         assert related.items == claim.items, "item sequence numbers are stable for ever"
-        latest = self.latest(claim.related)
-        action = latest.words.action if latest is not None else None
-        if claim.certification in ("1", "2", "I"):
-            assert action == "A3", "a new claim after another follows a denial"
+        action = self._action(claim.related)
+        if claim.certification in ("1", "2"):
+            assert action == "A3", "an appeal follows a denial"
         else:
             assert claim.certification == "3", "nothing else is ever updated"
             assert action not in ("A3", "C"), "a claim that was denied or cancelled is not updated"
+
+    def _action(self, claim: str) -> str | None:
+        latest = self.latest(claim)
+        return latest.words.action if latest is not None else None
 
     async def _answer(self, operation: str, claim: Claim) -> httpx.Response:
         waiting = self.plans[operation]
@@ -254,6 +264,8 @@ class FicklePayer(httpx.AsyncBaseTransport):
             return httpx.Response(statuses[plan.fault], json={"resourceType": "OperationOutcome", "issue": []})
         if plan.fault == "not-json":
             return httpx.Response(200, text="<html>")
+        if plan.fault in ("errors", "errors-never") and claim.id in self.claims:
+            self.rejected.add(claim.id)
         return httpx.Response(200, json=flawed(plan.fault or "", plan.letter(claim.id), claim))
 
 
@@ -366,7 +378,11 @@ def flawed(fault: str, letter: Letter, claim: Claim) -> Json:
         answer["created"] = "2031-01-01T00:00:00Z"
     elif fault == "no-date":
         answer.pop("created")
-    elif fault == "errors":
+    elif fault in ("errors", "errors-never"):
         answer["item"] = []
-        answer["error"] = [{"code": _concept("https://codesystem.x12.org/external/901", "33")}]
+        error: Json = {"code": _concept("https://codesystem.x12.org/005010/901", "33")}
+        if fault == "errors-never":
+            never = _concept("https://codesystem.x12.org/005010/889", "N")
+            error["extension"] = [{"url": codes.ERROR_FOLLOW_UP, "valueCodeableConcept": never}]
+        answer["error"] = [error]
     return body

@@ -27,8 +27,8 @@ from shared.kit.auth import Role
 from tests.unit.prior_authorization.cases import (
     A1,
     A3,
+    A3_DATA,
     NOW,
-    Word,
     answer,
     answered,
     events,
@@ -40,8 +40,6 @@ from tests.unit.prior_authorization.cases import (
     uid,
 )
 from tests.unit.prior_authorization.world import World
-
-INCOMPLETE = Word(ReviewAction.NOT_CERTIFIED, reasons=("0P",))
 
 
 async def denied(*reasons: str, policy: str = "by-person", levels: int = 1, folder: Path, appeal: str = "A1") -> World:
@@ -184,7 +182,7 @@ async def test_a_denial_for_missing_data_is_corrected_and_sent_anew_and_never_ap
     assert [claim.kind for claim in document.submissions] == ["initial", "resubmission"]
     assert document.submissions[1].prior == document.submissions[0].id
     assert [coding.code for coding in document.diagnoses] == ["M25.561"]
-    assert world.events("tess") == ["submitted", "ruled", "denied", "submitted", "ruled", "approved"]
+    assert world.events("tess") == ["submitted", "denied", "submitted", "approved"]
     assert all(claim.certification_type == "I" for case in world.payer.ledger.authorizations for claim in case.claims)
 
 
@@ -409,7 +407,7 @@ def grade(text: str) -> float:
 
 
 def test_a_denial_that_changes_its_reasons_changes_its_way_out() -> None:
-    document = answered(sent(rules(appeal="by-person")), INCOMPLETE)
+    document = answered(sent(rules(appeal="by-person")), A3_DATA)
     assert document.wait is not None
     assert document.wait.reason == "correct-and-resubmit"
     told = answer(document.claim_id, A3, NOW + timedelta(minutes=5))

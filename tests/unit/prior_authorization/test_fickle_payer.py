@@ -86,6 +86,7 @@ class Dealings(RuleBasedStateMachine):
         self.letters: list[Letter] = []
         self.called_off = False
         self.accepted = False
+        self.resubmitted = 0
         self.id = authorization_id(REFERRAL)
         self.numbers: dict[str, int] = {}
 
@@ -175,6 +176,14 @@ class Dealings(RuleBasedStateMachine):
             self.accepted = True
         self._run(self.harness.settle())
 
+    @rule(code=st.sampled_from(["0P", "33", "0P"]))
+    def a_coordinator_corrects(self, code: str) -> None:
+        body = {"corrected": [code]}
+        answered = self._run(self._post(f"/authorizations/{self.id}/resubmit", Role.COORDINATOR, body))
+        assert answered.status_code in (200, 409), answered.text
+        self.resubmitted += answered.status_code == 200
+        self._run(self.harness.settle())
+
     @precondition(lambda self: not self.called_off)
     @rule(by_referral=st.booleans(), seldom=st.integers(0, 5))
     def it_is_called_off(self, by_referral: bool, seldom: int) -> None:
@@ -199,7 +208,8 @@ class Dealings(RuleBasedStateMachine):
         if standing is None:
             self._undecided(document)
             return
-        assert document.state in OF_ACTION[standing.words.action], self._told(document, standing)
+        anew = {State.SUBMITTING} if standing.words.action == "A3" and self.resubmitted else set()
+        assert document.state in OF_ACTION[standing.words.action] | anew, self._told(document, standing)
         assert document.current is not None
         said = (document.current.action, document.current.number, document.current.reasons)
         assert said == (standing.words.action, standing.words.number, standing.words.reasons)
@@ -209,26 +219,32 @@ class Dealings(RuleBasedStateMachine):
     def _undecided(self, document: Authorization) -> None:
         """Nothing that was heard decides: it is being sent, or pended, or an appeal of a denial is."""
         chain = self.payer.chain
-        if len(chain) > 1:
-            assert document.state is (State.DENIED_FINAL if self.accepted else State.APPEALING), document.state
-        elif chain:
-            assert document.state is State.PENDED, document.state
-        else:
+        if not chain:
             assert document.state is State.SUBMITTING, document.state
+        elif self.payer.claims[chain[-1]].certification == "I":
+            assert document.state is (State.DENIED_FINAL if self.accepted else State.PENDED), document.state
+        else:
+            assert document.state is (State.DENIED_FINAL if self.accepted else State.APPEALING), document.state
 
     @invariant()
-    def a_denial_is_appealed_or_ends_as_agreed(self) -> None:
+    def a_denial_is_corrected_appealed_or_ends_as_agreed(self) -> None:
         document, standing = self._document(), self.payer.standing()
-        if self.called_off or standing is None or standing.words.action != "A3":
+        if self.called_off or standing is None or standing.words.action != "A3" or self.accepted:
             return
-        appeals = len(self.payer.chain) - 1
+        sent = self.payer.claims
+        appeals = sum(1 for claim in self.payer.chain if sent[claim].certification != "I")
         open_level = self.policy != "none" and appeals < self.levels
-        if not open_level:
+        wrong_data = standing.words.reasons == ("0P",)
+        if wrong_data and self.resubmitted < 2:
+            assert document.state in (State.DENIED, State.APPEALING, State.SUBMITTING)
+        elif document.state is State.SUBMITTING:
+            assert self.resubmitted
+        elif wrong_data and self.resubmitted == 2 and document.state is State.DENIED:
+            assert document.wait is not None
+        elif not open_level:
             assert document.state is State.DENIED_FINAL
-        elif document.state is State.DENIED_FINAL:
-            assert self.accepted
-        elif self.policy == "automatic" and appeals == 0:
-            assert document.state is State.APPEALING
+        else:
+            assert document.state in (State.DENIED, State.APPEALING)
 
     @invariant()
     def every_claim_knows_its_own_latest_decision_and_the_history_all_that_counted(self) -> None:

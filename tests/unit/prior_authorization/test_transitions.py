@@ -7,13 +7,14 @@ from datetime import timedelta
 
 import pytest
 
-from services.prior_authorization.model import Authorization, State, calling, opening, people
+from services.prior_authorization.model import Authorization, State, calling, contesting, opening, people
 from services.prior_authorization.model.answers import Answered
 from shared.contracts.referrals import ReferralCancelled
 from shared.kit.document import Document
 from tests.unit.prior_authorization.cases import (
     A1,
     A3,
+    A3_DATA,
     A4,
     CT,
     NA,
@@ -24,6 +25,7 @@ from tests.unit.prior_authorization.cases import (
     C,
     Word,
     answer,
+    answered,
     asked,
     at_state,
     due,
@@ -83,6 +85,11 @@ def confirmed() -> None:
     calling.settle_cancel(document, Answered(answer(document.cancel_id, C, NOW)), facts(member()), NOW)
 
 
+def corrected() -> None:
+    document = answered(sent(), A3_DATA)
+    contesting.resubmit(document, contesting.Resubmit(corrected=("0P",)), facts(), NOW)
+
+
 def asked_for_what_needs_none() -> None:
     opening.request(shipped(), opened(), asked(service=OFFICE_VISIT), facts(), NOW)
 
@@ -99,6 +106,7 @@ def special() -> dict[tuple[State, State], Way]:
         (State.SUBMITTING, State.WITHDRAWN): lambda: call_off(State.SUBMITTING),
         (State.SUBMITTING, State.CANCELLING): lambda: opening.referral_ended(sent(), CANCELLED, facts(), NOW),
         (State.DENIED, State.APPEALING): lambda: people.appeal(at_state(State.DENIED), people.Appeal(), facts(), NOW),
+        (State.DENIED, State.SUBMITTING): corrected,
         (State.DENIED, State.DENIED_FINAL): lambda: people.accept_denial(
             at_state(State.DENIED), people.AcceptDenial(), facts(), NOW
         ),
