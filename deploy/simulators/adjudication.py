@@ -27,6 +27,7 @@ class Certification(StrEnum):
     APPEAL_IMMEDIATE = "1"
     APPEAL_STANDARD = "2"
     CANCEL = "3"
+    EXTENSION = "4"
     INITIAL = "I"
     REVISED = "S"
 
@@ -177,5 +178,5 @@ def refuse_unless_allowed(certification: Certification, current: ReviewAction) -
     """Raise NotAllowed where a case that stands at ``current`` cannot take such a submission."""
     if certification.is_appeal and current not in APPEALABLE:
         raise NotAllowed(f"an authorization at {current} cannot be appealed")
-    if certification is Certification.REVISED and current in UNREVISABLE:
+    if certification in (Certification.REVISED, Certification.EXTENSION) and current in UNREVISABLE:
         raise NotAllowed(f"an authorization at {current} cannot be revised; open a new one")

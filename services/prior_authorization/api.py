@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from services.prior_authorization import fhir, letters
 from services.prior_authorization.letters import LetterKind
-from services.prior_authorization.model import Authorization, Item, Kind, Member, Payer, RuleBook, State
+from services.prior_authorization.model import Authorization, Item, Kind, Member, Payer, RuleBook, State, lifetime
 from services.prior_authorization.model.answers import PayerAnswer, Ruling, Source, Unusable
 from services.prior_authorization.model.asking import Open, OpenAs, Update, open_directly, replaced, update
 from services.prior_authorization.model.authorization import Submission
@@ -44,6 +44,7 @@ from services.prior_authorization.model.people import (
     settle_contradiction,
 )
 from services.prior_authorization.model.subscription import Subscribe, Subscription, subscribe, subscription_key
+from services.prior_authorization.model.visits import Visit, VisitStatus
 from services.prior_authorization.pas.reading import read_notification
 from shared.contracts.base import Coding
 from shared.kit import shown
@@ -449,6 +450,8 @@ def view(document: Authorization) -> dict[str, Any]:
         "appeal": document.terms.appeal,
         "ruling": _ruling(document.current) if document.current else None,
         "denial": _denial(document),
+        "units": _units(document),
+        "visits": [_visit(document, visit) for visit in document.visits],
         "claims": [_claim(submission) for submission in document.submissions],
         "history": [_ruling(ruling) for ruling in document.history],
         "contradictions": [_ruling(ruling) for ruling in document.contradictions],
@@ -480,6 +483,22 @@ def _claim(submission: Submission) -> dict[str, Any]:
         "opened_at": shown.instant(submission.opened_at),
         "received_at": shown.instant(submission.received_at),
         "action": submission.ruling.action if submission.ruling else None,
+    }
+
+
+def _units(document: Authorization) -> dict[str, int]:
+    """What an approval has left: of those granted, what visits used and what is booked."""
+    whole, used, planned = lifetime.units(document)
+    return {"granted": whole, "used": used, "booked": planned, "remaining": max(whole - used, 0)}
+
+
+def _visit(document: Authorization, visit: Visit) -> dict[str, Any]:
+    return {
+        "appointment_id": visit.appointment_id,
+        "start": shown.instant(visit.start),
+        "status": visit.status,
+        "cover": lifetime.cover(document, visit) if visit.status is VisitStatus.BOOKED else None,
+        "told": visit.told is not None,
     }
 
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache, partial
 
-from services.prior_authorization.model import Authorization, Member, Payer, Purpose, RuleBook, calling, people
+from services.prior_authorization.model import (
+    Authorization,
+    Member,
+    Payer,
+    Purpose,
+    RuleBook,
+    calling,
+    lifetime,
+    people,
+)
 from services.prior_authorization.model.calling import Outcome
 from services.prior_authorization.model.payer import payer_key
 from services.prior_authorization.model.subscription import Outcome as SubscriptionOutcome
@@ -111,6 +120,8 @@ def jobs(client: PayerClient, rules: RuleBook) -> tuple[Jobs, ...]:
                 pace=asking,
             ),
             timer("deadline", people.deadline),
+            timer("visit", lifetime.visit_near),
+            timer("expiry", lifetime.near_its_end),
             timer("breach", people.clock_ended),
         ),
         Jobs(

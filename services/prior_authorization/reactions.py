@@ -11,6 +11,7 @@ from functools import partial
 
 from services.prior_authorization.model import Authorization, Member, RuleBook, State, authorization_id
 from services.prior_authorization.model.contesting import member_changed
+from services.prior_authorization.model.lifetime import booked, called_off, took_place
 from services.prior_authorization.model.member import learn
 from services.prior_authorization.model.opening import WITHDRAWABLE, carry, consider_member, referral_ended, request
 from shared.contracts.intake import PersonChanged
@@ -22,9 +23,18 @@ from shared.contracts.referrals import (
     ReferralRejected,
     ReferralRequested,
 )
+from shared.contracts.scheduling import (
+    AppointmentBooked,
+    AppointmentCancelled,
+    AppointmentEvent,
+    AppointmentFulfilled,
+    AppointmentNoShow,
+    AppointmentRescheduled,
+)
 from shared.kit.decisions import Ref, Want
 from shared.kit.reactions import Field, Reactions, on
 
+_LIVE = Authorization.rest_of(Authorization.terminal)
 _WAITING = {State.AWAITING_MEMBER}
 
 
@@ -44,6 +54,11 @@ def reactions(rules: RuleBook) -> tuple[Reactions, ...]:
                 wants=_member,
             ),
             on(ReferralRequested, _handed_on, carry),
+            on(AppointmentBooked, _for_visit, booked, when=_LIVE),
+            on(AppointmentRescheduled, _for_visit, booked, when=_LIVE),
+            on(AppointmentFulfilled, _for_visit, took_place, when=_LIVE),
+            on(AppointmentCancelled, _for_visit, called_off, when=_LIVE),
+            on(AppointmentNoShow, _for_visit, called_off, when=_LIVE),
             on(ReferralCancelled, _relied_on, referral_ended, when=WITHDRAWABLE),
             on(ReferralFailed, _relied_on, referral_ended, when=WITHDRAWABLE),
             on(ReferralRejected, _relied_on, referral_ended, when=WITHDRAWABLE),
@@ -63,6 +78,11 @@ def _handed_on(event: ReferralRequested) -> Iterable[str]:
 def _relied_on(event: ReferralCancelled | ReferralFailed | ReferralRejected) -> Iterable[str]:
     """The authorization that the referral relied on: its own, which it may not have heard of, or one handed on."""
     return (event.authorization_id or authorization_id(event.referral_id),)
+
+
+def _for_visit(event: AppointmentEvent) -> Iterable[str]:
+    """The authorization of the referral that led to a visit."""
+    return () if event.referral_id is None else (authorization_id(event.referral_id),)
 
 
 def _of_wish(event: MemberWanted) -> Iterable[str]:

@@ -99,6 +99,23 @@ class AuthorizationApproved(AuthorizationEvent):
     units_granted: int
 
 
+class AuthorizationFinancialNotice(AuthorizationEvent):
+    """The number under which a visit is approved, for whoever bills it: told before the visit, again where it changes.
+
+    Dates inclusive; ``units_used`` by visits before this one.
+    """
+
+    type: ClassVar[str] = "authorization.financial-notice.v1"
+    payer_id: str
+    appointment_id: str
+    visit_start: datetime
+    number: str
+    valid_from: date | None = None
+    valid_to: date | None = None
+    units_granted: int
+    units_used: int
+
+
 class AuthorizationDenied(AuthorizationEvent):
     """Not certified (A3). ``reasons`` are X12 886 codes; ``final`` when no appeal is open or possible."""
 

@@ -18,6 +18,7 @@ from services.prior_authorization.model.clocks import Running, run, run_appeal
 from services.prior_authorization.model.denials import Denial, PeerToPeer
 from services.prior_authorization.model.items import FIRST, Attachment, Item, Provider, one_item
 from services.prior_authorization.model.rules import Terms
+from services.prior_authorization.model.visits import Visit, VisitStatus
 from shared.contracts.base import Coding
 from shared.contracts.prior_authorization import AuthorizationEscalated, Breach, ReviewAction
 from shared.kit.document import Document, Part, derived_id
@@ -103,6 +104,8 @@ class Submission(Part):
     tried: bool = False
     """Whether an update may have reached the payer."""
     ruling: Ruling | None = None
+    extends: bool = False
+    """Whether an update asks that an approval be extended (X12 1322, 4)."""
     expedited: bool = False
     """Whether an appeal is itself expedited; the request's urgency is the authorization's."""
     extended_days: int = 0
@@ -229,6 +232,9 @@ class Authorization(Document):
     denial: Denial | None = None
     """The denial or rejection that was looked into last; what stands is in ``current``."""
     talk: PeerToPeer | None = None
+    visits: list[Visit] = []
+    extended_from: date | None = None
+    """The end of the approval for which an extension was asked last."""
     troubles: list[Trouble] = []
     failures: int = 0
     """Unusable answers in a row."""
@@ -301,6 +307,12 @@ class Authorization(Document):
         return sum(1 for sent in self.submissions if sent.kind is Kind.RESUBMISSION)
 
     @property
+    def booked_visits(self) -> list[Visit]:
+        """The visits to come, the earliest first."""
+        booked = (visit for visit in self.visits if visit.status is VisitStatus.BOOKED)
+        return sorted(booked, key=lambda visit: (visit.start, visit.appointment_id))
+
+    @property
     def hours(self) -> Hours:
         """The payer's working hours."""
         return Hours(self.terms.timezone, self.terms.opens, self.terms.closes)
@@ -346,14 +358,18 @@ def authorization_id(referral_id: str) -> str:
     return derived_id("authorization", referral_id)
 
 
+OF_VISITS = frozenset({"visit", "expiry"})
+"""Timers that follow from visits, whatever is waited for."""
+
+
 def quiet(document: Authorization) -> None:
-    """Nothing is waited for and nothing is due any more, but the outcomes of calls that were begun.
+    """Nothing is waited for and nothing is due any more, but the outcomes of calls that were begun, and visits.
 
     The timer of an open attempt stays: without it nobody would find the attempt again after a crash.
     """
     document.met()
     document.breaches_at = None
-    document.rest(*(set(document.timers) - set(document.attempts)))
+    document.rest(*(set(document.timers) - set(document.attempts) - OF_VISITS))
 
 
 def start_clock(document: Authorization, now: datetime) -> None:

@@ -17,6 +17,7 @@ from services.prior_authorization.model.authorization import (
     CANCELLATION,
     CONTACT,
     FLAGGED,
+    OF_VISITS,
     PATIENCE,
     SUBMISSION,
     Authorization,
@@ -31,6 +32,7 @@ from services.prior_authorization.model.authorization import (
 )
 from services.prior_authorization.model.contesting import await_choice, await_correction, read_denial, to_correct
 from services.prior_authorization.model.denials import Denial
+from services.prior_authorization.model.lifetime import look_ahead
 from services.prior_authorization.model.rules import AppealPolicy
 from shared.contracts.prior_authorization import (
     AuthorizationAppealed,
@@ -186,6 +188,7 @@ def withdrawn(document: Authorization, reason: str) -> None:
     """It is over, by us."""
     quiet(document)
     document.move(State.WITHDRAWN)
+    document.rest(*OF_VISITS)
     document.record(AuthorizationCancelled(**document.announces(), reason=reason))
 
 
@@ -356,6 +359,12 @@ def _while_cancelling(document: Authorization, ruling: Ruling, now: datetime) ->
 
 
 def _act(document: Authorization, ruling: Ruling, before: Ruling | None, now: datetime) -> None:
+    """What a decision that counts leads to, and what that means for the visits that rely on it."""
+    _go(document, ruling, before, now)
+    look_ahead(document, now)
+
+
+def _go(document: Authorization, ruling: Ruling, before: Ruling | None, now: datetime) -> None:
     """What a decision that counts leads to, ``before`` being the one that stood until now."""
     if ruling.action is ReviewAction.NOT_CERTIFIED and _still_denied(document, ruling, before):
         if document.state is State.DENIED:

@@ -98,4 +98,5 @@ class Certification(StrEnum):
     APPEAL_IMMEDIATE = "1"
     APPEAL_STANDARD = "2"
     CANCEL = "3"
+    EXTENSION = "4"
     REVISED = "S"

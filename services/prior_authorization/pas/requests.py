@@ -39,6 +39,9 @@ Contents = Mapping[int, str]
 NOTHING: Contents = MappingProxyType({})
 
 
+_UPDATING = frozenset({Certification.REVISED, Certification.EXTENSION})
+
+
 @dataclass(frozen=True, slots=True)
 class _Case:
     """What all claims of one authorization are made from."""
@@ -75,7 +78,7 @@ def update_request(
     """The update of a claim that is pended or granted (certificationType S): all items there ever were, each that
     differs from the claim before flagged as added or changed, those dropped as cancelled."""
     case = _Case(document, parties_of(document, member, requestor), contents)
-    return _request(case, submission, Certification.REVISED)
+    return _request(case, submission, _certification(document, submission))
 
 
 def cancel_request(document: Authorization, member: Member, requestor: Requestor, opened_at: datetime) -> Resource:
@@ -190,7 +193,9 @@ def _certification(document: Authorization, submission: Submission) -> Certifica
     if submission.kind is Kind.APPEAL:
         soon = submission.expedited or document.expedited
         return Certification.APPEAL_IMMEDIATE if soon else Certification.APPEAL_STANDARD
-    return Certification.REVISED if submission.kind is Kind.UPDATE else Certification.INITIAL
+    if submission.kind is not Kind.UPDATE:
+        return Certification.INITIAL
+    return Certification.EXTENSION if submission.extends else Certification.REVISED
 
 
 def _items_of(case: _Case, submission: Submission) -> tuple[Item, ...]:
@@ -292,14 +297,14 @@ def _own_certification(item: Item, certification: Certification, change: str | N
     """An item of an update stands for itself: cancelled, revised, or asked for as it first was."""
     if item.dropped:
         return Certification.CANCEL
-    if certification is not Certification.REVISED:
+    if certification not in _UPDATING:
         return certification
-    return Certification.REVISED if change == "changed" else Certification.INITIAL
+    return certification if change == "changed" else Certification.INITIAL
 
 
 def _change(item: Item, was: Item | None, certification: Certification, alone: bool) -> str | None:
     """How an item of an update differs from the claim before; a claim brought along says nothing of the kind."""
-    if certification is not Certification.REVISED or alone:
+    if certification not in _UPDATING or alone:
         return None
     if was is None:
         return "added"

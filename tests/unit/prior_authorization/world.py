@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -122,3 +123,10 @@ class World:
         mine = [(int(e["headers"]["ce_sequence"]), type) for type, e in told if e["headers"]["ce_subject"] == id]
         types = [type.removeprefix("authorization.").removesuffix(".v1") for _, type in sorted(mine)]
         return [type for type in types if type != "ruled"]
+
+    def told(self, name: str, type: str) -> list[dict[str, Any]]:
+        """What the public events of a type about it say, in their order."""
+        id = authorization_id(uid("referral", name))
+        told = self.harness.published("prior_authorization.events")
+        mine = [e for kind, e in told if kind == type and e["headers"]["ce_subject"] == id]
+        return [json.loads(e["data"]) for e in sorted(mine, key=lambda e: int(e["headers"]["ce_sequence"]))]

@@ -1,0 +1,26 @@
+"""The visits that an authorization is for, as scheduling tells of them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from shared.kit.document import Part
+
+
+class VisitStatus(StrEnum):
+    """What became of a visit."""
+
+    BOOKED = "booked"
+    USED = "used"
+    GONE = "gone"
+
+
+class Visit(Part):
+    """One visit. ``told``: for which date and number financial services were told; ``warned``: a person was called."""
+
+    appointment_id: str
+    start: datetime
+    status: VisitStatus = VisitStatus.BOOKED
+    told: str | None = None
+    warned: bool = False
