@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Path, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from services.prior_authorization import fhir, letters
+from services.prior_authorization import fhir, letters, requirements
 from services.prior_authorization.letters import LetterKind
 from services.prior_authorization.model import Authorization, Item, Kind, Member, Payer, RuleBook, State, lifetime
 from services.prior_authorization.model.answers import PayerAnswer, Ruling, Source, Unusable
@@ -29,7 +31,17 @@ from services.prior_authorization.model.contesting import (
 )
 from services.prior_authorization.model.deciding import take, weigh_for
 from services.prior_authorization.model.denials import Offer, PeerToPeer, TalkOutcome
-from services.prior_authorization.model.opening import Withdraw, withdraw
+from services.prior_authorization.model.evidence import (
+    Canonical,
+    Contents,
+    EvidenceKind,
+    KeepContents,
+    LoincCode,
+    contents_id,
+    keep,
+)
+from services.prior_authorization.model.evidence import Evidence as Piece
+from services.prior_authorization.model.opening import AddEvidence, Seek, Withdraw, add_evidence, seek, withdraw
 from services.prior_authorization.model.payer import HearPayer, hear, payer_key, worth_noting
 from services.prior_authorization.model.people import (
     AcceptDenial,
@@ -63,6 +75,9 @@ CONTESTED = frozenset({State.SUBMITTING, State.DENIED, State.APPEALING, State.DE
 
 PayerId = Annotated[str, Path(pattern=r"^[A-Za-z0-9.-]{1,64}$")]
 Code = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
+MAX_EVIDENCE = 4 * 1024 * 1024
+"""Characters of base64 in one piece of evidence."""
+
 _AHEAD = timedelta(days=366)
 """Further than any limit of a payer reaches."""
 
@@ -155,6 +170,43 @@ class ExtendBody(BaseModel):
     days: Annotated[int, Field(ge=1, le=60)]
 
 
+class EvidenceItem(BaseModel):
+    """One piece of evidence with its bytes in base64; ``sha256`` (hex), where it is given, must be theirs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: EvidenceKind
+    type: LoincCode
+    data: Annotated[str, StringConstraints(min_length=4, max_length=MAX_EVIDENCE)]
+    content_type: Annotated[str, StringConstraints(pattern=r"^[a-z]+/[a-z0-9.+-]{1,60}$")] = "application/pdf"
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
+    reference: Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{1,64}/[A-Za-z0-9.-]{1,64}$")] | None = None
+    dated: date | None = None
+    canonical: Canonical | None = None
+
+    def read(self, place: int, now: datetime) -> Piece:
+        """What is kept of it on the authorization. Raises Invalid."""
+        try:
+            content = base64.b64decode(self.data, validate=True)
+        except ValueError:
+            raise Invalid(
+                "the evidence cannot be read", flaws=[Flaw(f"items[{place}].data", "is not base64")]
+            ) from None
+        digest = hashlib.sha256(content).hexdigest()
+        if self.sha256 not in (None, digest):
+            raise Invalid("the evidence cannot be used", flaws=[Flaw(f"items[{place}].sha256", "is not that of data")])
+        about = self.model_dump(exclude={"data", "sha256"})
+        return Piece(**about, sha256=digest, added_at=now)
+
+
+class EvidenceBody(BaseModel):
+    """Evidence for a request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    items: Annotated[tuple[EvidenceItem, ...], Field(min_length=1, max_length=20)]
+
+
 class TakeNotification:
     """The payer notified of an answer. Not a model: it is decided on, never stored."""
 
@@ -164,7 +216,7 @@ class TakeNotification:
 
 def routes(rules: RuleBook) -> tuple[Routes, ...]:
     """All routes of this service, under these rules."""
-    return _authorizations(rules), _payers(rules), _fhir()
+    return requirements.routes(rules), _authorizations(rules), _payers(rules), _fhir()
 
 
 def _authorizations(rules: RuleBook) -> Routes:
@@ -272,6 +324,21 @@ def _authorizations(rules: RuleBook) -> Routes:
     async def accept(id: DocumentId, call: Call) -> Reply:
         """Let the open denial stand."""
         return await call.change(Authorization, id, AcceptDenial(), accept_denial)
+
+    @found.post("/{id}/seek", roles=CHASERS)
+    async def seek_anyway(id: DocumentId, call: Call) -> Reply:
+        """Seek approval of what may not be covered, or is for another to ask."""
+        return await call.change(Authorization, id, Seek(), seek)
+
+    @found.post("/{id}/evidence", roles=CHASERS | {Role.CLINICIAN, Role.SERVICE})
+    async def attach(id: DocumentId, body: EvidenceBody, call: Call) -> Reply:
+        """Documents, notes, results and answered questionnaires to be sent along, with their bytes."""
+        document = await call.read(Authorization, id)
+        pieces = tuple(piece.read(place, call.now) for place, piece in enumerate(body.items))
+        for piece, sent in zip(pieces, body.items, strict=True):
+            kept = KeepContents(patient_id=document.patient_id, data=sent.data)
+            await call.put(Contents, contents_id(id, piece.sha256), kept, keep, answer=lambda _: {})
+        return await call.change(Authorization, id, AddEvidence(pieces=pieces), add_evidence)
 
     @found.post("/{id}/extend-clock", roles=CHASERS)
     async def extend(id: DocumentId, body: ExtendBody, call: Call) -> Reply:
@@ -446,6 +513,12 @@ def view(document: Authorization) -> dict[str, Any]:
         "expedited": document.expedited,
         "requested_at": shown.instant(document.requested_at),
         "rule": document.terms.why,
+        "requirement": requirements.shown(document.terms),
+        "evidence": {
+            "needed": [need.model_dump(mode="json") for need in document.terms.needs],
+            "there": [piece.model_dump(mode="json") for piece in document.evidence],
+            "missing": [need.name for need in document.wanting],
+        },
         "carried_to": document.carried_to,
         "appeal": document.terms.appeal,
         "ruling": _ruling(document.current) if document.current else None,
@@ -483,6 +556,7 @@ def _claim(submission: Submission) -> dict[str, Any]:
         "opened_at": shown.instant(submission.opened_at),
         "received_at": shown.instant(submission.received_at),
         "action": submission.ruling.action if submission.ruling else None,
+        "sent": submission.snapshot.model_dump(mode="json") if submission.snapshot else None,
     }
 
 

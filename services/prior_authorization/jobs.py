@@ -7,6 +7,7 @@ from functools import lru_cache, partial
 
 from services.prior_authorization.model import (
     Authorization,
+    Contents,
     Member,
     Payer,
     Purpose,
@@ -16,6 +17,7 @@ from services.prior_authorization.model import (
     people,
 )
 from services.prior_authorization.model.calling import Outcome
+from services.prior_authorization.model.evidence import contents_id
 from services.prior_authorization.model.payer import payer_key
 from services.prior_authorization.model.subscription import Outcome as SubscriptionOutcome
 from services.prior_authorization.model.subscription import (
@@ -47,13 +49,13 @@ def jobs(client: PayerClient, rules: RuleBook) -> tuple[Jobs, ...]:
     """
 
     async def submit(document: Authorization, attempt: Attempt, facts: Facts) -> Outcome:
-        return await client.submit(document, _known(document, facts))
+        return await client.submit(document, _known(document, facts), _contents(document, facts))
 
     async def update(document: Authorization, attempt: Attempt, facts: Facts) -> Outcome:
-        return await client.update(document, _known(document, facts))
+        return await client.update(document, _known(document, facts), _contents(document, facts))
 
     async def appeal(document: Authorization, attempt: Attempt, facts: Facts) -> Outcome:
-        return await client.appeal(document, _known(document, facts))
+        return await client.appeal(document, _known(document, facts), _contents(document, facts))
 
     async def cancel(document: Authorization, attempt: Attempt, facts: Facts) -> Outcome:
         return await client.cancel(document, _known(document, facts), attempt)
@@ -74,7 +76,7 @@ def jobs(client: PayerClient, rules: RuleBook) -> tuple[Jobs, ...]:
                 check=calling.may_submit,
                 perform=submit,
                 settle=calling.settle_submit,
-                wants=_member,
+                wants=_member_and_contents,
                 concurrency=SUBMISSIONS,
                 pace=sending,
             ),
@@ -84,7 +86,7 @@ def jobs(client: PayerClient, rules: RuleBook) -> tuple[Jobs, ...]:
                 check=calling.may_update,
                 perform=update,
                 settle=calling.settle_update,
-                wants=_member,
+                wants=_member_and_contents,
                 concurrency=RARE,
                 pace=sending,
             ),
@@ -94,7 +96,7 @@ def jobs(client: PayerClient, rules: RuleBook) -> tuple[Jobs, ...]:
                 check=calling.may_appeal,
                 perform=appeal,
                 settle=calling.settle_appeal,
-                wants=_member,
+                wants=_member_and_contents,
                 concurrency=RARE,
                 pace=sending,
             ),
@@ -166,6 +168,21 @@ def pace_of(rules: RuleBook, purpose: Purpose) -> Pace:
 
 def _member(due: Due, document: Authorization) -> Iterable[Want]:
     return (Ref(Member, document.patient_id),)
+
+
+def _member_and_contents(due: Due, document: Authorization) -> Iterable[Want]:
+    bytes_ = (Ref(Contents, contents_id(document.id, piece.sha256)) for piece in document.evidence if piece.held)
+    return (Ref(Member, document.patient_id), *bytes_)
+
+
+def _contents(document: Authorization, facts: Facts) -> dict[int, str]:
+    """The bytes of what is attached, by the numbers of the attachments; those that were erased are left out."""
+    found = {}
+    for piece in document.evidence:
+        kept = facts.get(Contents, contents_id(document.id, piece.sha256)) if piece.sequence is not None else None
+        if piece.sequence is not None and kept is not None and kept.data is not None:
+            found[piece.sequence] = kept.data
+    return found
 
 
 def _member_and_payer(due: Due, document: Authorization) -> Iterable[Want]:

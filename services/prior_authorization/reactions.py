@@ -9,17 +9,28 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
-from services.prior_authorization.model import Authorization, Member, RuleBook, State, authorization_id
+from services.prior_authorization.model import Authorization, Contents, Member, RuleBook, State, authorization_id
+from services.prior_authorization.model.authorization import UNSENT
 from services.prior_authorization.model.contesting import member_changed
+from services.prior_authorization.model.evidence import forget
 from services.prior_authorization.model.lifetime import booked, called_off, took_place
 from services.prior_authorization.model.member import learn
-from services.prior_authorization.model.opening import WITHDRAWABLE, carry, consider_member, referral_ended, request
+from services.prior_authorization.model.opening import (
+    WITHDRAWABLE,
+    carry,
+    consider_member,
+    packet_completed,
+    referral_ended,
+    request,
+    wants_member,
+)
 from shared.contracts.intake import PersonChanged
 from shared.contracts.prior_authorization import MemberKnown, MemberWanted
 from shared.contracts.referrals import (
     AuthorizationRequested,
     ReferralCancelled,
     ReferralFailed,
+    ReferralPacketCompleted,
     ReferralRejected,
     ReferralRequested,
 )
@@ -35,7 +46,8 @@ from shared.kit.decisions import Ref, Want
 from shared.kit.reactions import Field, Reactions, on
 
 _LIVE = Authorization.rest_of(Authorization.terminal)
-_WAITING = {State.AWAITING_MEMBER}
+_GATHERING = Authorization.rest_of({*Authorization.terminal, State.CANCELLING})
+"""The states in which evidence can still be of use."""
 
 
 def reactions(rules: RuleBook) -> tuple[Reactions, ...]:
@@ -43,13 +55,20 @@ def reactions(rules: RuleBook) -> tuple[Reactions, ...]:
     return (
         Reactions(
             Authorization,
-            on(AuthorizationRequested, _of_referral, partial(request, rules), creates=True),
-            on(MemberWanted, _of_wish, partial(consider_member, rules), when=_WAITING, wants=_member),
+            on(
+                AuthorizationRequested,
+                _of_referral,
+                partial(request, rules),
+                creates=True,
+                wants=partial(wants_member, rules),
+            ),
+            on(ReferralPacketCompleted, _of_packet, packet_completed, when=_GATHERING),
+            on(MemberWanted, _of_wish, partial(consider_member, rules), when=UNSENT, wants=_member),
             on(
                 MemberKnown,
                 Field("patient_id", lambda event: event.patient_id),
                 partial(consider_member, rules),
-                when=_WAITING,
+                when=UNSENT,
                 otherwise=member_changed,
                 wants=_member,
             ),
@@ -64,11 +83,16 @@ def reactions(rules: RuleBook) -> tuple[Reactions, ...]:
             on(ReferralRejected, _relied_on, referral_ended, when=WITHDRAWABLE),
         ),
         Reactions(Member, on(PersonChanged, lambda event: (event.patient_id,), learn, creates=True)),
+        Reactions(Contents, on(PersonChanged, Field("patient_id", lambda event: event.patient_id), forget)),
     )
 
 
 def _of_referral(event: AuthorizationRequested) -> Iterable[str]:
     return (authorization_id(event.referral_id),)
+
+
+def _of_packet(event: ReferralPacketCompleted) -> Iterable[str]:
+    return (authorization_id(event.referral_id),) if event.packet else ()
 
 
 def _handed_on(event: ReferralRequested) -> Iterable[str]:

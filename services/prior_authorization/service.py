@@ -9,7 +9,7 @@ from pydantic import Field
 
 from services.prior_authorization.api import routes
 from services.prior_authorization.jobs import jobs
-from services.prior_authorization.model import Authorization, Member, Payer, RuleBook
+from services.prior_authorization.model import Authorization, Contents, Member, Payer, RuleBook
 from services.prior_authorization.model.subscription import Subscription
 from services.prior_authorization.pas.client import PayerClient
 from services.prior_authorization.pas.requests import Requestor
@@ -39,7 +39,7 @@ def rules_of(settings: Settings) -> RuleBook:
     return RuleBook.parse(settings.prior_authorization_rules.read_text(encoding="utf-8"))
 
 
-DOCUMENTS = (Authorization, Member, Payer, Subscription)
+DOCUMENTS = (Authorization, Member, Payer, Subscription, Contents)
 
 ROLES = {
     "submitter": Part(queues=frozenset(document.collection for document in DOCUMENTS)),

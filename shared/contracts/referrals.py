@@ -18,6 +18,15 @@ class Priority(StrEnum):
     STAT = "stat"
 
 
+class PacketEntry(Value):
+    """One item of a clinical packet: what it is and the SHA-256 of its content, never the content."""
+
+    kind: str
+    sha256: str
+    code: Coding | None = None
+    reference: str | None = None
+
+
 class ReferralEvent(Event):
     """About one referral; the subject is ``referral_id``."""
 
@@ -43,14 +52,21 @@ class ReferralRequested(ReferralEvent):
 
 
 class ReferralPacketCompleted(ReferralEvent):
-    """Every item on the specialty's checklist is in the packet; ``packet_hash`` is SHA-256 of the snapshot."""
+    """Every item on the specialty's checklist is in the packet; ``packet_hash`` is SHA-256 of the snapshot.
+
+    ``packet`` names the documents in it that have a LOINC type and a reference: what a payer may want as evidence.
+    """
 
     type: ClassVar[str] = "referral.packet-completed.v1"
     packet_hash: str
+    packet: tuple[PacketEntry, ...] = ()
 
 
 class AuthorizationRequested(ReferralEvent):
-    """prior_authorization is asked to decide whether approval is needed, and to get it."""
+    """prior_authorization is asked to decide whether approval is needed, and to get it.
+
+    ``packet`` names the documents at hand that have a LOINC type and a reference: what a payer may want as evidence.
+    """
 
     type: ClassVar[str] = "referral.authorization-requested.v1"
     coverage_id: str
@@ -60,6 +76,7 @@ class AuthorizationRequested(ReferralEvent):
     quantity: int = 1
     expedited: bool = False
     specialist_id: str | None = None
+    packet: tuple[PacketEntry, ...] = ()
 
 
 class ReferralSent(ReferralEvent):
@@ -186,15 +203,6 @@ class SpecialistWanted(Event):
     type: ClassVar[str] = "referral.specialist-wanted.v1"
     topic: ClassVar[str] = "referrals.work"
     referral_id: str
-
-
-class PacketEntry(Value):
-    """One item of a clinical packet: what it is and the SHA-256 of its content, never the content."""
-
-    kind: str
-    sha256: str
-    code: Coding | None = None
-    reference: str | None = None
 
 
 class CarriedAuthorization(Value):

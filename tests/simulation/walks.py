@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ from tests.unit.intake.test_api import World as IntakeWorld
 from tests.unit.notifications import cases as messages
 from tests.unit.notifications.world import World as NotificationsWorld
 from tests.unit.prior_authorization import cases as claims
+from tests.unit.prior_authorization import coverage
 from tests.unit.prior_authorization.test_api import notice
 from tests.unit.prior_authorization.test_reading import review
 from tests.unit.prior_authorization.world import World as AuthorizationWorld
@@ -216,6 +218,10 @@ class ReferralsWalk(Walk[Alone]):
 APPEALS = tuple((policy, levels) for policy in ("automatic", "by-person", "none") for levels in (1, 2))
 
 
+PREPARED = tuple(product(coverage.WORDS, (None, *coverage.WORDS)))
+"""What a payer says it requires, and what it says next; None: the request is called off in between."""
+
+
 def _rules() -> str:
     """Rules by which an office visit needs no approval, and every payer has its own terms of appeal."""
     none_needed = f'[[rules]]\nwhy = "none"\npayer = "*"\nsystem = "{claims.CPT}"\ncodes = ["99213"]\nneeded = false\n'
@@ -252,9 +258,9 @@ class AuthorizationWalk(Walk[AuthorizationWorld]):
         )
 
     def usual(self) -> Sequence[Act]:
+        begin = (self.prepare,) if self.seed % 3 == 0 else (self.refer, partial(self.know, self.member_id))
         return (
-            self.refer,
-            partial(self.know, self.member_id),
+            *begin,
             self.pass_hours(1),
             partial(self.say, claims.A1),
             partial(self.say, claims.A3),
@@ -279,6 +285,8 @@ class AuthorizationWalk(Walk[AuthorizationWorld]):
             partial(self.act, "accept-denial"),
             partial(self.act, "send-again"),
             partial(self.act, "settle-contradiction"),
+            partial(self.act, "seek"),
+            self.attach,
             partial(self.act, "cancel", {"reason": "test"}),
             partial(self.subscription, "off"),
             self.pass_hours(30),
@@ -304,6 +312,32 @@ class AuthorizationWalk(Walk[AuthorizationWorld]):
 
     async def act(self, verb: str, body: object = None) -> None:
         await self.ask(Role.COORDINATOR, "POST", f"/authorizations/{self.authorization}/{verb}", body)
+
+    async def require(self, parts: coverage.Parts) -> None:
+        """The payer says what it requires."""
+        body = {
+            "payer_id": self.payer_id,
+            "patient_id": self.place.ids(self.name)["patient_id"],
+            "resource": coverage.order(**parts),
+        }
+        await self.ask(Role.COORDINATOR, "POST", "/requirements/answers", body)
+        await deliver(self.harness)
+
+    async def prepare(self) -> None:
+        """A request that is not sent yet, of which the payer says one thing and then another, or it is called off."""
+        first, then = PREPARED[self.seed // 3 % len(PREPARED)]
+        await self.require(first)
+        await self.refer()
+        await deliver(self.harness)
+        await self.know(self.member_id)
+        await deliver(self.harness)
+        if then is None:
+            await self.act("cancel", {"reason": "test"})
+        else:
+            await self.require(then)
+
+    async def attach(self) -> None:
+        await self.act("evidence", {"items": [coverage.FORM]})
 
     async def say(self, word: claims.Word) -> None:
         """The payer notifies, of its newest claim or an older one."""

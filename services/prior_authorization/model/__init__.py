@@ -7,6 +7,7 @@
 | ``member``, ``payer`` | facts: who the payer knows, whether it notifies |
 | ``rules`` | whether approval is needed, and on what terms |
 | ``clocks`` | how long a payer may take |
+| ``requirement``, ``evidence`` | what a payer requires; what a request is sent with |
 | ``opening`` | request, member, withdrawal |
 | ``calling`` | what is sent and when |
 | ``answers``, ``deciding`` | what the payer says and what it means |
@@ -15,6 +16,7 @@
 """
 
 from services.prior_authorization.model.authorization import Authorization, Kind, State, authorization_id
+from services.prior_authorization.model.evidence import Contents
 from services.prior_authorization.model.items import Item, ServiceKind
 from services.prior_authorization.model.member import Member, MemberState
 from services.prior_authorization.model.payer import Payer
@@ -22,6 +24,7 @@ from services.prior_authorization.model.rules import Purpose, RuleBook, Terms
 
 __all__ = [
     "Authorization",
+    "Contents",
     "Item",
     "Kind",
     "Member",

@@ -35,6 +35,7 @@ class Source(StrEnum):
     CANCEL = "cancel"
     POLL = "poll"
     NOTIFICATION = "notification"
+    COVERAGE = "coverage-information"
 
 
 Units = int | float

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from services.prior_authorization.model.authorization import Authorization, Kind, State, Submission
+from services.prior_authorization.model.authorization import Authorization, Kind, State, Submission, seal
 from services.prior_authorization.model.deciding import UPDATABLE, to_cancel
 from services.prior_authorization.model.items import FIRST, Item, Provider, ServiceKind, next_sequence
 from services.prior_authorization.model.opening import assess_all, start
@@ -161,7 +161,9 @@ def open_directly(
         opened_for=command.payer_id,
         share=rules.share_of(command.payer_id, command.id),
         requested_at=now,
-        terms=assess_all(rules, command.payer_id, None, items, now.date(), expedited=command.expedited),
+        terms=assess_all(
+            rules, command.payer_id, None, items, now.date(), expedited=command.expedited, member_known=False
+        ),
     )
     return start(opened, now)
 
@@ -207,6 +209,7 @@ def update(document: Authorization, command: Update, facts: Facts, now: datetime
         opened_at=now,
         items=items,
         attached=document.attached,
+        snapshot=seal(document, items),
     )
     document.update_id = document.update.id
     document.wake("update", now)

@@ -16,6 +16,7 @@ from services.prior_authorization.model.answers import Ruling
 from services.prior_authorization.model.budget import Hours, Manner, next_poll
 from services.prior_authorization.model.clocks import Running, run, run_appeal
 from services.prior_authorization.model.denials import Denial, PeerToPeer
+from services.prior_authorization.model.evidence import Evidence, Need, Snapshot, missing, snapshot
 from services.prior_authorization.model.items import FIRST, Attachment, Item, Provider, one_item
 from services.prior_authorization.model.rules import Terms
 from services.prior_authorization.model.visits import Visit, VisitStatus
@@ -24,6 +25,9 @@ from shared.contracts.prior_authorization import AuthorizationEscalated, Breach,
 from shared.kit.document import Document, Part, derived_id
 
 AWAIT_MEMBER = timedelta(days=2)
+CHOICE = timedelta(days=2)
+EVIDENCE = timedelta(days=3)
+EVIDENCE_EXPEDITED = timedelta(hours=12)
 SUBMISSION = timedelta(days=1)
 SUBMISSION_EXPEDITED = timedelta(hours=4)
 CONTACT = timedelta(days=2)
@@ -53,6 +57,8 @@ class State(StrEnum):
     """Where the authorization of a referral stands."""
 
     AWAITING_MEMBER = "awaiting-member"
+    AWAITING_CHOICE = "awaiting-choice"
+    AWAITING_EVIDENCE = "awaiting-evidence"
     SUBMITTING = "submitting"
     PENDED = "pended"
     CONTACT_PAYER = "contact-payer"
@@ -110,6 +116,8 @@ class Submission(Part):
     """Whether an appeal is itself expedited; the request's urgency is the authorization's."""
     extended_days: int = 0
     """Calendar days by which the payer extended its time."""
+    snapshot: Snapshot | None = None
+    """What it was sent with."""
     breached_at: datetime | None = None
     """When it was told that the payer's time ran out."""
 
@@ -150,6 +158,13 @@ _WORDS = frozenset(
 """Where a payer's word can lead from wherever it is listened to; its later word may always be another."""
 
 
+_PREPARED = frozenset({State.SUBMITTING, State.NOT_REQUIRED, State.APPROVED, State.WITHDRAWN})
+"""Where a request that was not sent yet can come: sent, not needed, approved already (satisfied), not wanted."""
+
+UNSENT = frozenset({State.AWAITING_MEMBER, State.AWAITING_CHOICE, State.AWAITING_EVIDENCE})
+"""Where nothing was sent, and what is known of member, requirement and evidence may still change everything."""
+
+
 def _after(state: State, *more: State) -> frozenset[State]:
     return (_WORDS - {State.PENDED, state}) | frozenset(more)
 
@@ -171,11 +186,13 @@ class Authorization(Document):
         "breaches_at",
     )
     transitions: ClassVar = {
-        State.AWAITING_MEMBER: frozenset({State.SUBMITTING, State.NOT_REQUIRED, State.WITHDRAWN}),
+        State.AWAITING_MEMBER: _PREPARED | {State.AWAITING_CHOICE, State.AWAITING_EVIDENCE},
+        State.AWAITING_CHOICE: _PREPARED | {State.AWAITING_EVIDENCE},
+        State.AWAITING_EVIDENCE: _PREPARED | {State.AWAITING_CHOICE},
         State.SUBMITTING: _WORDS | {State.AWAITING_MEMBER, State.CANCELLING, State.WITHDRAWN},
         State.PENDED: _after(State.PENDED, State.CANCELLING),
         State.CONTACT_PAYER: _after(State.CONTACT_PAYER, State.CANCELLING),
-        State.APPROVED: _after(State.APPROVED, State.CANCELLING),
+        State.APPROVED: _after(State.APPROVED, State.CANCELLING, State.WITHDRAWN),
         State.NO_ACTION: _after(State.NO_ACTION),
         State.DENIED: _after(State.DENIED, State.SUBMITTING, State.WITHDRAWN),
         State.APPEALING: _after(State.APPEALING, State.CANCELLING, State.WITHDRAWN),
@@ -242,6 +259,10 @@ class Authorization(Document):
     """How often in a row a call was not taken at all."""
     polled_at: datetime | None = None
     polls: int = 0
+    evidence: tuple[Evidence, ...] = ()
+    """What is there to be sent with it; each claim keeps what it was sent with."""
+    chosen: bool = False
+    """Whether a person said that it is to be sought although the service may not be covered, or not by us."""
     breaches_at: datetime | None = None
     """The end of the payer's clock while it runs; what breaches first is found by it."""
 
@@ -318,6 +339,11 @@ class Authorization(Document):
         return Hours(self.terms.timezone, self.terms.opens, self.terms.closes)
 
     @property
+    def wanting(self) -> tuple[Need, ...]:
+        """What must be sent with the request and is not there."""
+        return missing(self.terms.needs, self.evidence, day_of(self.requested_at))
+
+    @property
     def held(self) -> Submission | None:
         """The newest claim that the payer is known to have."""
         return next((sent for sent in reversed(self.submissions) if sent.received_at is not None), None)
@@ -360,6 +386,14 @@ def authorization_id(referral_id: str) -> str:
 
 OF_VISITS = frozenset({"visit", "expiry"})
 """Timers that follow from visits, whatever is waited for."""
+
+
+def seal(document: Authorization, items: tuple[Item, ...] | None = None) -> Snapshot:
+    """What a claim is sent with from now on, whatever is added later; ``items`` where they are not the document's."""
+    asked = document.model_dump(include={"payer_id", "coverage_id", "items", "diagnoses", "providers", "expedited"})
+    if items is not None:
+        asked["items"] = [item.model_dump() for item in items]
+    return snapshot(asked, tuple(piece for piece in document.evidence if piece.held))
 
 
 def quiet(document: Authorization) -> None:

@@ -30,6 +30,7 @@ from services.prior_authorization.model.authorization import (
     Submission,
     escalate,
     note,
+    seal,
 )
 from services.prior_authorization.model.budget import QUERYABLE, next_fallback, retry_in
 from services.prior_authorization.model.contesting import reject
@@ -74,9 +75,14 @@ def prepare_submit(document: Authorization, due: Due, facts: Facts, now: datetim
     if missing is not None:
         _stuck(document, missing, Source.SUBMIT, now)
         return document
+    if document.newest is None and document.wanting:
+        escalate(document, now, owner=Owner.COORDINATOR, reason="evidence-missing", within=FLAGGED)
+        return document
     attempt = document.intend("submit", now)
     if document.newest is None:
-        first = Submission(id=attempt.id, kind=Kind.INITIAL, opened_at=now, attached=document.attached)
+        first = Submission(
+            id=attempt.id, kind=Kind.INITIAL, opened_at=now, attached=document.attached, snapshot=seal(document)
+        )
         document.submissions = [first]
         document.claim_id = attempt.id
     return document
@@ -166,6 +172,7 @@ def prepare_appeal(document: Authorization, due: Due, facts: Facts, now: datetim
             opened_at=now,
             attached=document.attached,
             expedited=denial is not None and denial.expedited,
+            snapshot=seal(document),
         )
         document.submissions = [*document.submissions, appeal]
         document.appeal_id = attempt.id

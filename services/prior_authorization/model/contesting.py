@@ -21,6 +21,7 @@ from services.prior_authorization.model.authorization import (
     State,
     Submission,
     quiet,
+    seal,
 )
 from services.prior_authorization.model.clocks import Limit, end_of, in_force
 from services.prior_authorization.model.denials import (
@@ -183,7 +184,14 @@ def send_anew(document: Authorization, denial: Denial, now: datetime) -> None:
     """A new claim, related to the one that was refused, is to be submitted."""
     number = document.resubmissions + 1
     id = derived_id(document.id, "resubmission", str(number))
-    anew = Submission(id=id, kind=Kind.RESUBMISSION, prior=denial.claim_id, opened_at=now, attached=document.attached)
+    anew = Submission(
+        id=id,
+        kind=Kind.RESUBMISSION,
+        prior=denial.claim_id,
+        opened_at=now,
+        attached=document.attached,
+        snapshot=seal(document),
+    )
     document.submissions = [*document.submissions, anew]
     document.resubmission_id = id
     document.failures = 0

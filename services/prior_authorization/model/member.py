@@ -6,10 +6,12 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import ClassVar
 
+from services.prior_authorization.model.requirement import CoverageAnswer, TakeCoverage, with_answer
 from shared.contracts.intake import PersonChanged
 from shared.contracts.prior_authorization import MemberKnown
 from shared.kit.decisions import Facts
 from shared.kit.document import Document
+from shared.kit.errors import Conflict
 
 
 class MemberState(StrEnum):
@@ -35,6 +37,8 @@ class Member(Document):
     given: tuple[str, ...] = ()
     birth_date: date | None = None
     gender: str | None = None
+    answers: tuple[CoverageAnswer, ...] = ()
+    """What payers said of this member's coverage of a service (CRD), the latest last."""
 
 
 class Lack(StrEnum):
@@ -73,6 +77,20 @@ def learn(document: Member | None, event: PersonChanged, facts: Facts, now: date
     return member
 
 
+def take_coverage(document: Member | None, command: TakeCoverage, facts: Facts, now: datetime) -> Member:
+    """Keep what a payer said of a member and a service; the member may not be known yet.
+
+    Raises Conflict where the member is forgotten.
+    """
+    member = document or Member(id=facts.id)
+    if member.state is MemberState.FORGOTTEN:
+        raise Conflict("the member is forgotten")
+    for answer in command.answers:
+        member.answers = with_answer(member.answers, answer)
+    member.record(MemberKnown(patient_id=member.id))
+    return member
+
+
 def _keep(member: Member, event: PersonChanged) -> None:
     coverage = event.coverage
     member.payer_id = coverage.payer_id if coverage else None
@@ -89,3 +107,4 @@ def _blank(member: Member) -> None:
     member.payer_id = member.coverage_id = member.member_id = member.plan = None
     member.family = member.birth_date = member.gender = None
     member.given = ()
+    member.answers = ()

@@ -26,7 +26,19 @@ from services.prior_authorization.model.clocks import (
     applying,
     in_force,
 )
-from services.prior_authorization.model.rows import ANY, Row, covers, most_specific
+from services.prior_authorization.model.evidence import Canonical, EvidenceRule, Need, together
+from services.prior_authorization.model.requirement import (
+    Authority,
+    Course,
+    CoverageInformation,
+    Covered,
+    DocNeeded,
+    DocPurpose,
+    InfoNeeded,
+    PaNeeded,
+    course,
+)
+from services.prior_authorization.model.rows import ANY, Match, Question, Row, Scope, most_specific
 from shared.contracts.base import Coding
 from shared.kit.document import Part
 
@@ -43,31 +55,59 @@ class AppealPolicy(StrEnum):
     NONE = "none"
 
 
-class Rule(Row):
-    """One row: for this payer, plan and service, between these dates (``until`` exclusive), approval is needed or not.
+class Rule(Scope):
+    """One row: whether the requests of its scope are covered and need approval, and why.
 
-    ``codes`` are exact (``99214``), a prefix (``G04*``) or an inclusive range of codes of one length
-    (``99202..99215``); none means every code of ``system``. ``payer`` and ``plan`` are ids or ``*``.
+    ``needed`` is short for ``pa_needed``: ``auth-needed`` or ``no-auth``. The other columns are those of CRD's
+    coverage-information; ``expires_days`` is for how many days from the question on it holds.
     """
 
     why: str
-    needed: bool
-    payer: str = ANY
-    plan: str = ANY
-    system: str = ANY
-    codes: tuple[str, ...] = ()
-    since: date | None = Field(None, alias="from")
-    until: date | None = None
+    needed: bool | None = None
+    covered: Covered = Covered.COVERED
+    pa_needed: PaNeeded | None = None
+    doc_needed: tuple[DocNeeded, ...] = ()
+    doc_purpose: tuple[DocPurpose, ...] = ()
+    info_needed: tuple[InfoNeeded, ...] = ()
+    questionnaires: tuple[Canonical, ...] = ()
+    satisfied_pa_id: str | None = Field(None, min_length=1, max_length=50)
+    expires_days: int | None = Field(None, ge=0, le=3660)
 
-    def matches(self, payer_id: str, plan: str | None, service: Coding, on: date) -> bool:
-        """Whether this row speaks of that request."""
-        if self.payer not in (ANY, payer_id) or self.plan not in (ANY, plan):
-            return False
-        if self.system not in (ANY, service.system):
-            return False
-        if self.codes and not any(covers(pattern, service.code) for pattern in self.codes):
-            return False
-        return not (self.since and on < self.since) and not (self.until and on >= self.until)
+    @model_validator(mode="after")
+    def _says_something(self) -> Rule:
+        silent = self.pa_needed is None and self.covered is Covered.COVERED
+        if (self.needed is None) == silent:
+            raise ValueError("says either needed, or pa_needed or covered")
+        broken = self.told(date.min).contradictions()
+        if broken:
+            raise ValueError(f"contradicts itself: {', '.join(broken)}")
+        return self
+
+    @property
+    def plain(self) -> bool:
+        """Whether it says no more than that approval is needed or not."""
+        return self.needed is not None and not (self.doc_needed or self.doc_purpose or self.questionnaires)
+
+    @property
+    def frees(self) -> bool:
+        """Whether no approval is needed by it."""
+        return self.needed is False or self.pa_needed is PaNeeded.NO_AUTH
+
+    def told(self, on: date) -> CoverageInformation:
+        """What it says when it is asked on a day."""
+        by_needed = {True: PaNeeded.AUTH_NEEDED, False: PaNeeded.NO_AUTH, None: self.pa_needed}
+        return CoverageInformation(
+            covered=self.covered,
+            pa_needed=by_needed[self.needed],
+            doc_needed=self.doc_needed,
+            doc_purpose=self.doc_purpose,
+            info_needed=self.info_needed,
+            questionnaires=self.questionnaires,
+            satisfied_pa_id=self.satisfied_pa_id,
+            expires_on=None if self.expires_days is None else on + timedelta(days=self.expires_days),
+            source=Authority.RULES,
+            why=self.why,
+        )
 
 
 class Budget(Row):
@@ -177,6 +217,10 @@ class Terms(Part):
 
     why: str
     needed: bool
+    coverage: CoverageInformation | None = None
+    """What rules or payer say of the service, where that is more than ``needed``."""
+    needs: tuple[Need, ...] = ()
+    """What the request must be sent with."""
     appeal: AppealPolicy = AppealPolicy.BY_PERSON
     appeal_levels: int = 1
     timezone: str = "America/New_York"
@@ -190,6 +234,23 @@ class Terms(Part):
     clocks: tuple[ClockTerms, ...] = ()
     """The limits in force when it was opened, and those that come into force later: the receipt decides."""
     closed: tuple[date, ...] = ()
+
+    @property
+    def told(self) -> CoverageInformation:
+        """What is said of the service."""
+        plain = PaNeeded.AUTH_NEEDED if self.needed else PaNeeded.NO_AUTH
+        return self.coverage or CoverageInformation(pa_needed=plain, source=Authority.RULES, why=self.why)
+
+    @property
+    def course(self) -> tuple[Course, str]:
+        """What follows for the request, and why."""
+        return course(self.told)
+
+    def with_answer(self, told: CoverageInformation) -> Terms:
+        """These terms where the payer itself said what it requires: its word prevails over the rules."""
+        needed = course(told)[0] is not Course.NOT_REQUIRED
+        needs = together(self.needs, told.needs())
+        return self.model_copy(update={"why": told.why, "needed": needed, "coverage": told, "needs": needs})
 
     @property
     def by_hours(self) -> tuple[ClockTerms, ...]:
@@ -221,6 +282,7 @@ class RuleBook(Row):
     """All of a rules file."""
 
     rules: tuple[Rule, ...] = ()
+    evidence: tuple[EvidenceRule, ...] = ()
     payers: tuple[PayerTerms, ...] = ()
     clocks: tuple[Clock, ...] = ()
     _clocks_of: dict[_ClockKey, tuple[ClockTerms, ...]] = PrivateAttr(default_factory=dict)
@@ -246,17 +308,62 @@ class RuleBook(Row):
         *,
         on: date,
         expedited: bool,
-        kind: str = ANY,
+        kind: str | None = None,
+        place: str | None = None,
+        age: int | None = None,
+        member_known: bool = True,
         default: str = "default",
     ) -> Terms:
-        """Whether approval is needed on a day, by which rule (``why``), and the terms of seeking it."""
-        rule = next((rule for rule in self.rules if rule.matches(payer_id, plan, service, on)), None)
-        payer = self._payer(payer_id)
-        clocks = self.clocks_of(payer_id, kind=kind, on=on, expedited=expedited)
-        limit = in_force(clocks, on)
+        """Whether approval is needed on a day, by which rule (``why``), what goes along, and the terms of seeking it.
+
+        Where a rule ahead of the one that matches would depend on the member, who is not known yet, nothing is decided:
+        approval counts as needed until the member is known.
+        """
+        question = Question(payer_id, service, on, plan, age, place, kind, member_known)
+        rule = self._rule(question)
+        told = None if rule is None or rule.plain else rule.told(on)
+        needed = True if rule is None else course(rule.told(on))[0] is not Course.NOT_REQUIRED
+        return self.terms(question, expedited=expedited).model_copy(
+            update={
+                "why": rule.why if rule else default,
+                "needed": needed,
+                "coverage": told,
+                "needs": together(self.needs(question), told.needs() if told else ()) if needed else (),
+            }
+        )
+
+    def _rule(self, question: Question) -> Rule | None:
+        """The first rule that matches; None where there is none, or one ahead of it depends on the member."""
+        for rule in self.rules:
+            match = rule.matches(question)
+            if match is Match.YES:
+                return rule
+            if match is Match.DEPENDS:
+                return None
+        return None
+
+    def may_be_free(self, payer_id: str, service: Coding) -> bool:
+        """Whether any rule says, at some time and for some member, that this service needs no approval."""
+        return any(rule.frees and rule.speaks_of(payer_id, service) for rule in self.rules)
+
+    def needs(self, question: Question) -> tuple[Need, ...]:
+        """What a request must be sent with by the rows of ``evidence``, all that match."""
+        rows = [row for row in self.evidence if row.matches(question) is Match.YES]
+        return together(*((need.need() for need in row.needs) for row in rows))
+
+    @property
+    def asks_age(self) -> bool:
+        """Whether any row depends on the member's age."""
+        return any(row.asks_age for row in (*self.rules, *self.evidence))
+
+    def terms(self, question: Question, *, expedited: bool) -> Terms:
+        """The terms of seeking an approval, without what is said of the service."""
+        payer = self._payer(question.payer_id)
+        clocks = self.clocks_of(question.payer_id, kind=question.kind or ANY, on=question.on, expedited=expedited)
+        limit = in_force(clocks, question.on)
         return Terms(
-            why=rule.why if rule else default,
-            needed=rule.needed if rule else True,
+            why="",
+            needed=True,
             appeal=payer.appeal,
             appeal_levels=payer.appeal_levels,
             timezone=payer.timezone,

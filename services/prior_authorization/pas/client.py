@@ -19,7 +19,7 @@ from services.prior_authorization.model.member import Member
 from services.prior_authorization.model.subscription import Outcome as SubscriptionOutcome
 from services.prior_authorization.model.subscription import Subscribed, Subscription
 from services.prior_authorization.pas import reading, requests
-from services.prior_authorization.pas.requests import Requestor, Resource
+from services.prior_authorization.pas.requests import NOTHING, Contents, Requestor, Resource
 from services.prior_authorization.pas.subscriptions import Listener, subscription
 from shared.kit.decisions import Refused, Unanswered
 from shared.kit.document import Attempt
@@ -47,23 +47,23 @@ class PayerClient:
         self._base = base.rstrip("/")
         self._requestor = requestor
 
-    async def submit(self, document: Authorization, member: Member) -> Outcome:
+    async def submit(self, document: Authorization, member: Member, contents: Contents = NOTHING) -> Outcome:
         """Send the newest claim, which is the request itself."""
         newest = _sent(document)
-        bundle = requests.initial_request(document, member, newest, self._requestor)
+        bundle = requests.initial_request(document, member, newest, self._requestor, contents)
         return await self._send(document, bundle, newest.id)
 
-    async def update(self, document: Authorization, member: Member) -> Outcome:
+    async def update(self, document: Authorization, member: Member, contents: Contents = NOTHING) -> Outcome:
         """Send the update that waits."""
         if document.update is None:
             raise ValueError("there is no update")
-        bundle = requests.update_request(document, member, document.update, self._requestor)
+        bundle = requests.update_request(document, member, document.update, self._requestor, contents)
         return await self._send(document, bundle, document.update.id)
 
-    async def appeal(self, document: Authorization, member: Member) -> Outcome:
+    async def appeal(self, document: Authorization, member: Member, contents: Contents = NOTHING) -> Outcome:
         """Send the newest claim, which is an appeal."""
         newest = _sent(document)
-        bundle = requests.appeal_request(document, member, newest, self._requestor)
+        bundle = requests.appeal_request(document, member, newest, self._requestor, contents)
         return await self._send(document, bundle, newest.id)
 
     async def cancel(self, document: Authorization, member: Member, attempt: Attempt) -> Outcome:

@@ -37,6 +37,8 @@ class PacketSource(StrEnum):
     REPLACED = "replaced-referral"
 
 
+LOINC = "http://loinc.org"
+
 GENERAL = "general"
 """The specialty of an order that names none (SNOMED CT 103696004, 'Patient referral to specialist')."""
 
@@ -105,6 +107,15 @@ def checklist(specialty: str) -> frozenset[PacketKind]:
 def wanting(specialty: str, items: Iterable[PacketItem]) -> tuple[PacketKind, ...]:
     """What the checklist asks for and the packet does not hold, in alphabetical order."""
     return tuple(sorted(checklist(specialty) - {item.kind for item in items}))
+
+
+def documents(items: Iterable[PacketItem]) -> tuple[PacketEntry, ...]:
+    """What others may want to see of a packet: what has a LOINC type and a place where it is kept."""
+    return tuple(
+        item.entry()
+        for item in items
+        if item.reference is not None and item.code is not None and item.code.system == LOINC
+    )
 
 
 def snapshot_hash(items: Iterable[PacketItem]) -> str:

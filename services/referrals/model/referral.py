@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from typing import ClassVar
 
-from services.referrals.model.packet import GENERAL, PacketItem, PacketKind, snapshot_hash, wanting
+from services.referrals.model.packet import GENERAL, PacketItem, PacketKind, documents, snapshot_hash, wanting
 from services.referrals.model.person import Cover, Person, Registration
 from services.referrals.model.stages import (
     APPEAL,
@@ -465,7 +465,11 @@ def _complete_packet(referral: Referral) -> None:
     if hash == referral.packet_hash:
         return
     referral.packet_hash = hash
-    referral.record(ReferralPacketCompleted(referral_id=referral.id, patient_id=referral.patient_id, packet_hash=hash))
+    referral.record(
+        ReferralPacketCompleted(
+            referral_id=referral.id, patient_id=referral.patient_id, packet_hash=hash, packet=documents(referral.packet)
+        )
+    )
 
 
 def refresh_packet(referral: Referral) -> None:
@@ -495,6 +499,7 @@ def _ask_for_authorization(referral: Referral) -> None:
             quantity=referral.quantity,
             expedited=referral.priority is not Priority.ROUTINE,
             specialist_id=referral.performer_id,
+            packet=documents(referral.packet),
         )
     )
 

@@ -9,10 +9,11 @@ from services.prior_authorization.model import Authorization, Member, RuleBook, 
 from services.prior_authorization.model.answers import Answered, ItemAnswer, PayerAnswer, Source
 from services.prior_authorization.model.deciding import Effect, take
 from services.prior_authorization.model.payer import Payer, payer_key
+from services.prior_authorization.model.requirement import CoverageAnswer, CoverageInformation
 from services.prior_authorization.service import SHIPPED_RULES
 from shared.contracts.base import Coding, Event
 from shared.contracts.intake import PersonChanged, PersonCoverage
-from shared.contracts.prior_authorization import MemberWanted, ReviewAction
+from shared.contracts.prior_authorization import MemberKnown, MemberWanted, ReviewAction
 from shared.contracts.referrals import AuthorizationRequested
 from shared.kit.decisions import Due, Facts, Ref, Want
 from shared.kit.document import Document, derived_id
@@ -85,6 +86,27 @@ def member(**changes: object) -> Member:
         **changes,
     }
     return Member.model_validate(fields)
+
+
+def told(pa_needed: str | None = "auth-needed", **changes: object) -> CoverageAnswer:
+    """What the payer says it requires for the patient's consultation (CRD)."""
+    fields: dict[str, object] = {"pa_needed": pa_needed, "source": "payer", "why": "payer:A-1", **changes}
+    if pa_needed == "satisfied":
+        fields.setdefault("satisfied_pa_id", "GOLD-1")
+    information = CoverageInformation.model_validate(fields)
+    return CoverageAnswer(payer_id=PAYER_ID, coverage_id=COVERAGE, services=(CONSULT,), told=information, taken_at=NOW)
+
+
+NOT_COVERED = told(None, covered="not-covered")
+WITH_FORM = told(
+    doc_needed=("clinical",), doc_purpose=("withpa",), questionnaires=("http://acme.test/Questionnaire/q",)
+)
+
+
+def knowing(document: Authorization, *answers: CoverageAnswer, book: RuleBook | None = None) -> Authorization:
+    """The member is known, with what the payer said."""
+    event = MemberKnown(patient_id=PATIENT)
+    return opening.consider_member(book or rules(), document, event, facts(member(answers=answers)), NOW)
 
 
 def facts(*documents: Document) -> Facts:
@@ -205,6 +227,8 @@ def _withdrawn() -> Authorization:
 
 _WAYS = {
     State.AWAITING_MEMBER: opened,
+    State.AWAITING_CHOICE: lambda: knowing(opened(), NOT_COVERED),
+    State.AWAITING_EVIDENCE: lambda: knowing(opened(), WITH_FORM),
     State.SUBMITTING: submitting,
     State.PENDED: lambda: _spoken(A4),
     State.CONTACT_PAYER: lambda: _spoken(CT),

@@ -18,10 +18,12 @@ from tests.unit.prior_authorization.cases import (
     A4,
     CT,
     NA,
+    NOT_COVERED,
     NOW,
     OFFICE_VISIT,
     PATIENT,
     REFERRAL,
+    WITH_FORM,
     C,
     Word,
     answer,
@@ -30,12 +32,14 @@ from tests.unit.prior_authorization.cases import (
     at_state,
     due,
     facts,
+    knowing,
     land,
     member,
     opened,
     rules,
     sent,
     shipped,
+    told,
 )
 
 Way = Callable[[], object]
@@ -94,6 +98,23 @@ def asked_for_what_needs_none() -> None:
     opening.request(shipped(), opened(), asked(service=OFFICE_VISIT), facts(), NOW)
 
 
+PREPARED_BY = {
+    State.SUBMITTING: told(),
+    State.NOT_REQUIRED: told("no-auth"),
+    State.APPROVED: told("satisfied"),
+    State.AWAITING_CHOICE: NOT_COVERED,
+    State.AWAITING_EVIDENCE: WITH_FORM,
+}
+"""What the payer's word on its requirements makes of a request that was not sent yet."""
+
+PREPARED = [
+    (state, to)
+    for state in (State.AWAITING_MEMBER, State.AWAITING_CHOICE, State.AWAITING_EVIDENCE)
+    for to in PREPARED_BY
+    if state is not to
+]
+
+
 def special() -> dict[tuple[State, State], Way]:
     """The transitions that are not a payer's word on the request."""
     ways: dict[tuple[State, State], Way] = {
@@ -117,6 +138,11 @@ def special() -> dict[tuple[State, State], Way]:
         (State.APPEALING, State.WITHDRAWN): lambda: call_off(State.APPEALING),
         (State.CANCELLING, State.WITHDRAWN): confirmed,
     }
+    for state, to in PREPARED:
+        ways[state, to] = lambda state=state, to=to: knowing(at_state(state), PREPARED_BY[to])  # type: ignore[misc]
+    ways[State.AWAITING_CHOICE, State.WITHDRAWN] = lambda: call_off(State.AWAITING_CHOICE)
+    ways[State.AWAITING_EVIDENCE, State.WITHDRAWN] = lambda: call_off(State.AWAITING_EVIDENCE)
+    ways[State.APPROVED, State.WITHDRAWN] = lambda: opening.call_off(knowing(opened(), told("satisfied")), "test", NOW)
     for state in (State.PENDED, State.CONTACT_PAYER, State.APPROVED):
         ways[state, State.CANCELLING] = lambda state=state: call_off(state)  # type: ignore[misc]
     return ways
