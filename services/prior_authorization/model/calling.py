@@ -244,10 +244,12 @@ def _undecided(document: Authorization) -> bool:
     newest, talk = document.newest, document.talk
     if newest is None or newest.received_at is None:
         return False
+    pended_update = newest.kind is Kind.UPDATE and newest.ruling is None
     if document.state is State.DENIED:
-        return talk is not None and talk.claim_id == newest.id and talk.outcome is TalkOutcome.OVERTURNED
+        overturned = talk is not None and talk.claim_id == newest.id and talk.outcome is TalkOutcome.OVERTURNED
+        return pended_update or overturned
     if document.state is State.APPROVED:
-        return newest.kind is Kind.UPDATE and newest.ruling is None
+        return pended_update
     if document.state not in POLLED:
         return False
     return document.state is State.CONTACT_PAYER or newest.ruling is None

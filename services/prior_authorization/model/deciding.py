@@ -228,7 +228,8 @@ def _pend(document: Authorization, submission: Submission, told: datetime, now: 
     submission.pended_at = now
     if document.state in (State.CANCELLING, State.DENIED_FINAL):
         return Effect.REPEATED
-    if standing(document) is not None:
+    decided_before = submission.kind is Kind.UPDATE and document.state not in (State.SUBMITTING, State.PENDED)
+    if decided_before or standing(document) is not None:
         _await_beside(document, submission, now)
         return Effect.REPEATED
     await_decision(document, submission, now)
@@ -242,8 +243,8 @@ def _pend(document: Authorization, submission: Submission, told: datetime, now: 
 
 
 def _await_beside(document: Authorization, submission: Submission, now: datetime) -> None:
-    """An update of what is granted is pended: the grant stands, and the payer owes a decision on what was changed."""
-    if submission.kind is Kind.UPDATE and document.state is State.APPROVED:
+    """An update of what is decided is pended: the decision stands, and the payer owes one on what was changed."""
+    if submission.kind is Kind.UPDATE and document.state in (State.APPROVED, State.DENIED):
         start_clock(document, now)
         schedule_poll(document, now)
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from services.prior_authorization.model import Authorization, Kind, State, calling, opening, people
 from services.prior_authorization.model.answers import Answered, ItemAnswer, PayerAnswer, Rejected, Source
@@ -40,6 +45,7 @@ from tests.unit.prior_authorization.cases import (
     sent,
     uid,
 )
+from tests.unit.prior_authorization.test_outgoing import DEFINITIONS, profiles
 from tests.unit.prior_authorization.world import World
 
 Json = dict[str, Any]
@@ -48,6 +54,11 @@ HCPCS = "http://www.cms.gov/Medicare/Coding/HCPCSReleaseCodeSets"
 MORE = Update.model_validate({"change": [{"sequence": 1, "quantity": 6}]})
 NURSING = {"service": {"system": HCPCS, "code": "S9123"}, "kind": "homecare", "quantity": 12, "unit": "VS"}
 AIDE = {"service": {"system": HCPCS, "code": "S9122"}, "kind": "homecare", "quantity": 20}
+
+
+def problems(bundle: Json) -> list[str]:
+    """What the definitions say against it, where they are here."""
+    return [str(problem) for problem in profiles().check_bundle(bundle)] if DEFINITIONS.is_dir() else []
 
 
 def asking(word: Word = A4, command: Update = MORE) -> Authorization:
@@ -260,6 +271,103 @@ def test_an_update_is_built_from_what_waits() -> None:
     assert document.update is not None
     bundle = requests.update_request(document, member(), document.update, US)
     assert document.update.id in repr(bundle)
+
+
+# -- whatever happens -------------------------------------------------------------------------------------------------
+
+STEPS = ("update", "send", "answer", "lose", "refuse", "hear-first", "hear-update", "appeal", "cancel")
+
+
+class Walk:
+    """One authorization between a coordinator who updates it and a payer who says anything, in any order."""
+
+    def __init__(self) -> None:
+        self.document = answered(sent(rules(appeal="by-person", levels=2)), A4)
+        self.minute = 0
+        self.known: dict[int, str] = {}
+
+    def step(self, name: str, word: Word, drop: bool) -> None:
+        self.minute += 1
+        before = self.document.state
+        getattr(self, "_" + name.replace("-", "_"))(word, drop)
+        self.check(before)
+
+    def _update(self, word: Word, drop: bool) -> None:
+        live = [item.sequence for item in self.document.items if not item.dropped]
+        body = {"add": [NURSING], "drop": live[:1] if drop else []}
+        with contextlib.suppress(Conflict):
+            update(self.document, Update.model_validate(body), facts(), NOW)
+
+    def _send(self, word: Word, drop: bool) -> None:
+        if "update" not in self.document.timers or "update" in self.document.attempts:
+            return
+        self.document = calling.prepare_update(self.document, due("update"), facts(member()), NOW)
+        if "update" not in self.document.attempts:
+            return
+        assert self.document.state in UPDATABLE
+        assert self.document.update is not None
+        named = requests.update_request(self.document, member(), self.document.update, US)
+        assert problems(named) == []
+
+    def _settle(self, outcome: calling.Outcome) -> None:
+        if "update" in self.document.attempts:
+            self.document = settled(self.document, outcome)
+
+    def _answer(self, word: Word, drop: bool) -> None:
+        waiting = self.document.update
+        if waiting is not None:
+            self._settle(Answered(self._said(waiting.id, word)))
+
+    def _lose(self, word: Word, drop: bool) -> None:
+        self._settle(Unanswered("timeout"))
+
+    def _refuse(self, word: Word, drop: bool) -> None:
+        self._settle(Rejected("status-422-business-rule"))
+
+    def _hear_first(self, word: Word, drop: bool) -> None:
+        self._hear(self.document.submissions[0].id, word)
+
+    def _hear_update(self, word: Word, drop: bool) -> None:
+        if self.document.update_id is not None:
+            self._hear(self.document.update_id, word)
+
+    def _appeal(self, word: Word, drop: bool) -> None:
+        if self.document.state is State.DENIED:
+            people.appeal(self.document, people.Appeal(), facts(), NOW)
+
+    def _cancel(self, word: Word, drop: bool) -> None:
+        if drop and self.document.state in opening.WITHDRAWABLE:
+            opening.withdraw(self.document, opening.Withdraw(reason="test"), facts(), NOW)
+
+    def _hear(self, claim: str, word: Word) -> None:
+        take(self.document, self._said(claim, word), Source.NOTIFICATION, NOW + timedelta(minutes=self.minute))
+
+    def _said(self, claim: str, word: Word) -> PayerAnswer:
+        one = answer(claim, word, NOW + timedelta(minutes=self.minute)).items[0]
+        submission = self.document.submission((claim,))
+        asked = self.document.asked_by(submission) if submission else self.document.items
+        items = tuple(replace(one, sequence=item.sequence) for item in asked)
+        return PayerAnswer((claim,), NOW + timedelta(minutes=self.minute), "complete", items)
+
+    def check(self, before: State) -> None:
+        document = self.document
+        for sent_items in [document.asked_by(each) for each in document.submissions] + [document.items]:
+            for item in sent_items:
+                assert self.known.setdefault(item.sequence, item.service.code) == item.service.code
+        asked = [len(document.asked_by(each)) for each in document.submissions]
+        assert asked == sorted(asked)
+        if document.state not in UPDATABLE:
+            assert not calling.may_update(document, facts(member()), NOW)
+        if document.update is not None and not document.update.tried:
+            assert document.state in UPDATABLE | {State.CANCELLING, State.WITHDRAWN}
+
+
+@settings(max_examples=150, deadline=None, print_blob=True)
+@given(st.lists(st.tuples(st.sampled_from(STEPS), st.sampled_from([A1, A1_OTHER, A3, A4]), st.booleans()), max_size=25))
+def test_no_illegal_update_is_ever_sent_and_no_number_ever_changes(steps: list[tuple[str, Word, bool]]) -> None:
+    walk = Walk()
+    for name, word, drop in steps:
+        walk.step(name, word, drop)
 
 
 # -- by HTTP, against the payer ---------------------------------------------------------------------------------------
