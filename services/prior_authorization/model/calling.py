@@ -38,6 +38,7 @@ from services.prior_authorization.model.deciding import (
     UPDATABLE,
     Effect,
     resume_update,
+    standing,
     take,
     to_cancel,
     unusable,
@@ -161,14 +162,14 @@ def prepare_appeal(document: Authorization, due: Due, facts: Facts, now: datetim
         _stuck(document, missing, Source.APPEAL, now)
         return document
     attempt = document.intend("appeal", now)
-    held = document.held
+    held, denied = document.held or newest, standing(document)
     if newest.kind is not Kind.APPEAL or newest.received_at is not None:
         denial = document.denial
         appeal = Submission(
             id=attempt.id,
             kind=Kind.APPEAL,
             level=document.appeals + 1,
-            prior=held.id if held is not None else newest.id,
+            prior=denied.claim_id if denied is not None else held.id,
             opened_at=now,
             attached=document.attached,
             expedited=denial is not None and denial.expedited,

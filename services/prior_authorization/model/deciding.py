@@ -228,8 +228,7 @@ def _pend(document: Authorization, submission: Submission, told: datetime, now: 
     submission.pended_at = now
     if document.state in (State.CANCELLING, State.DENIED_FINAL):
         return Effect.REPEATED
-    decided_before = submission.kind is Kind.UPDATE and document.state not in (State.SUBMITTING, State.PENDED)
-    if decided_before or standing(document) is not None:
+    if standing(document) is not None:
         _await_beside(document, submission, now)
         return Effect.REPEATED
     await_decision(document, submission, now)
@@ -259,8 +258,11 @@ def await_decision(document: Authorization, submission: Submission, now: datetim
 
 def standing(document: Authorization) -> Ruling | None:
     """The decision that speaks for the authorization: that on the newest claim the payer has, or good news on an older
-    one that is dated later. None while the newest is undecided and no older one was granted."""
+    one that is dated later. None while the newest is undecided and no older one was granted. An undecided update leaves
+    what was decided before it."""
     received = [submission for submission in document.submissions if submission.received_at is not None]
+    while received and received[-1].kind is Kind.UPDATE and received[-1].ruling is None:
+        received.pop()
     found = received[-1].ruling if received else None
     for older in reversed(received[:-1]):
         ruling = older.ruling
