@@ -537,7 +537,7 @@ def subscription_view(document: Subscription) -> dict[str, Any]:
     """How our subscription at a payer stands."""
     return {
         "payer_id": document.payer_id,
-        "state": document.state,
+        "state": document.status,
         "ends_at": shown.instant(document.ends_at),
         "reason": document.reason,
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import ClassVar
 
 from services.prior_authorization.model.answers import Rejected, Unreadable
 from services.prior_authorization.model.budget import retry_in
@@ -33,24 +32,15 @@ class SubscriptionState(StrEnum):
     OFF = "off"
 
 
-_ON = frozenset({SubscriptionState.REQUESTED, SubscriptionState.ACTIVE, SubscriptionState.ERROR})
-
-
 class Subscription(Document):
-    """The one at a payer; the id follows from ``payer_id``. ``reference`` is the payer's id, ``ends_at`` its end."""
+    """The one at a payer; the id follows from ``payer_id``. ``reference`` is the payer's id, ``ends_at`` its end.
+
+    Has no states of its own to go through: how it stands follows from what the payer said last.
+    """
 
     collection = "subscription"
     indexes = ("payer_id",)
-    transitions: ClassVar = {
-        SubscriptionState.REQUESTED: frozenset(
-            {SubscriptionState.ACTIVE, SubscriptionState.ERROR, SubscriptionState.OFF}
-        ),
-        SubscriptionState.ACTIVE: frozenset({SubscriptionState.ERROR, SubscriptionState.OFF}),
-        SubscriptionState.ERROR: frozenset({SubscriptionState.ACTIVE, SubscriptionState.OFF}),
-        SubscriptionState.OFF: frozenset({SubscriptionState.REQUESTED}),
-    }
 
-    state: SubscriptionState = SubscriptionState.REQUESTED
     payer_id: str
     reference: str | None = None
     until: datetime | None = None
@@ -59,6 +49,19 @@ class Subscription(Document):
     tries: int = 0
     reason: str | None = None
     """Why the last call led to nothing: a code."""
+    refused: bool = False
+    """Whether the payer would not have it."""
+    off: bool = False
+    """Whether it is not wanted any more, and runs out."""
+
+    @property
+    def status(self) -> SubscriptionState:
+        """How it stands."""
+        if self.off:
+            return SubscriptionState.OFF
+        if self.refused:
+            return SubscriptionState.ERROR
+        return SubscriptionState.REQUESTED if self.ends_at is None else SubscriptionState.ACTIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +94,15 @@ def subscribe(
         raise Conflict("the rules do not say that this payer notifies")
     if document is None:
         document = Subscription(id=subscription_key(command.payer_id), payer_id=command.payer_id)
-    elif document.state is SubscriptionState.OFF:
-        document.move(SubscriptionState.REQUESTED)
+    document.off = False
     document.wake("subscribe", now)
     return document
 
 
 def prepare_subscribe(rules: RuleBook, document: Subscription, due: Due, facts: Facts, now: datetime) -> Subscription:
     """Intend to register or renew it; where the rules no longer say that the payer notifies, let it run out."""
-    if document.state not in _ON:
-        return document
     if not rules.notifies(document.payer_id):
-        document.move(SubscriptionState.OFF)
+        document.off = True
         return document
     document.intend("subscribe", now)
     document.until = now + LASTS
@@ -111,12 +111,12 @@ def prepare_subscribe(rules: RuleBook, document: Subscription, due: Due, facts: 
 
 def may_subscribe(document: Subscription, facts: Facts, now: datetime) -> bool:
     """Whether it is still wanted when it is about to be asked for."""
-    return document.state in _ON
+    return not document.off
 
 
 def settle_subscribe(document: Subscription, outcome: Outcome, facts: Facts, now: datetime) -> Subscription:
     """Fold the payer's answer: it stands until its end, or is asked for again."""
-    if document.state not in _ON:
+    if document.off:
         return document
     if isinstance(outcome, Subscribed):
         _stands(document, outcome, now)
@@ -126,8 +126,7 @@ def settle_subscribe(document: Subscription, outcome: Outcome, facts: Facts, now
     if isinstance(outcome, Rejected):
         # What it would not renew it may take as a new one.
         document.reference = None
-        if document.state is not SubscriptionState.ERROR:
-            document.move(SubscriptionState.ERROR)
+        document.refused = True
         document.wake("subscribe", now + LOOK_AGAIN)
         return document
     named = outcome.retry_after if isinstance(outcome, Refused) else None
@@ -136,8 +135,7 @@ def settle_subscribe(document: Subscription, outcome: Outcome, facts: Facts, now
 
 
 def _stands(document: Subscription, outcome: Subscribed, now: datetime) -> None:
-    if document.state is not SubscriptionState.ACTIVE:
-        document.move(SubscriptionState.ACTIVE)
+    document.refused = False
     document.reference, document.ends_at = outcome.reference, document.until
     document.reason, document.tries = None, 0
     document.wake("subscribe", (document.ends_at or now + LASTS) - RENEWED)
