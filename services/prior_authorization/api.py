@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 from services.prior_authorization import fhir, letters, requirements
 from services.prior_authorization.letters import LetterKind
 from services.prior_authorization.model import Authorization, Item, Kind, Member, Payer, RuleBook, State, lifetime
-from services.prior_authorization.model.answers import PayerAnswer, Ruling, Source, Unusable
+from services.prior_authorization.model.answers import ItemRuling, PayerAnswer, Ruling, Source, Unusable
 from services.prior_authorization.model.asking import Open, OpenAs, Update, open_directly, replaced, update
 from services.prior_authorization.model.authorization import Submission
 from services.prior_authorization.model.clocks import outlook
@@ -29,7 +29,7 @@ from services.prior_authorization.model.contesting import (
     end_talk,
     resubmit,
 )
-from services.prior_authorization.model.deciding import take, weigh_for
+from services.prior_authorization.model.deciding import differing, take, weigh_for
 from services.prior_authorization.model.denials import Offer, PeerToPeer, TalkOutcome
 from services.prior_authorization.model.evidence import (
     Canonical,
@@ -525,6 +525,7 @@ def view(document: Authorization) -> dict[str, Any]:
         "denial": _denial(document),
         "units": _units(document),
         "visits": [_visit(document, visit) for visit in document.visits],
+        "differences": _differences(document),
         "claims": [_claim(submission) for submission in document.submissions],
         "history": [_ruling(ruling) for ruling in document.history],
         "contradictions": [_ruling(ruling) for ruling in document.contradictions],
@@ -557,6 +558,21 @@ def _claim(submission: Submission) -> dict[str, Any]:
         "received_at": shown.instant(submission.received_at),
         "action": submission.ruling.action if submission.ruling else None,
         "sent": submission.snapshot.model_dump(mode="json") if submission.snapshot else None,
+        "errors": [error.model_dump() for error in submission.errors],
+        "interim": [_word(word) for word in submission.interim.items] if submission.interim else [],
+    }
+
+
+def _differences(document: Authorization) -> list[dict[str, Any]]:
+    """What was granted otherwise than asked for by the decision that stands, item by item."""
+    if document.current is None:
+        return []
+    return [each.model_dump(mode="json") for each in differing(document, document.current)]
+
+
+def _word(word: ItemRuling) -> dict[str, Any]:
+    return word.model_dump(mode="json", include=set(ItemRuling.model_fields), exclude={"units"}) | {
+        "units_granted": word.units
     }
 
 
@@ -630,6 +646,8 @@ def _ruling(ruling: Ruling) -> dict[str, Any]:
         "valid_to": ruling.valid_to.isoformat() if ruling.valid_to else None,
         "units_granted": ruling.units,
         "reasons": list(ruling.reasons),
+        "human_reviewed": ruling.human_reviewed,
+        "items": [_word(word) for word in ruling.items],
         "decided_at": shown.instant(ruling.decided_at),
         "source": ruling.source,
         "taken_at": shown.instant(ruling.taken_at),

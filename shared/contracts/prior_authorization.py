@@ -87,8 +87,24 @@ class AuthorizationRuled(AuthorizationEvent):
     human_reviewed: bool | None = None
 
 
+class ItemDifference(Value):
+    """An item that was not granted as it was asked for. ``granted`` are services granted in its place, where the payer
+    grants others; ``reasons`` are X12 886 codes."""
+
+    sequence: int
+    action: ReviewAction
+    service: Coding
+    units_requested: int
+    units_granted: int
+    granted: tuple[Coding, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+
 class AuthorizationApproved(AuthorizationEvent):
-    """Approved in full (A1), in part (A2) or with changes (A6). Dates inclusive; units as granted."""
+    """Approved in full (A1), in part (A2) or with changes (A6). Dates inclusive; units as granted, of all items.
+
+    ``differences`` are the items that were not granted as they were asked for.
+    """
 
     type: ClassVar[str] = "authorization.approved.v1"
     action: ReviewAction
@@ -97,6 +113,7 @@ class AuthorizationApproved(AuthorizationEvent):
     valid_to: date | None = None
     units_requested: int
     units_granted: int
+    differences: tuple[ItemDifference, ...] = ()
 
 
 class AuthorizationFinancialNotice(AuthorizationEvent):
@@ -117,11 +134,15 @@ class AuthorizationFinancialNotice(AuthorizationEvent):
 
 
 class AuthorizationDenied(AuthorizationEvent):
-    """Not certified (A3). ``reasons`` are X12 886 codes; ``final`` when no appeal is open or possible."""
+    """Not certified (A3). ``reasons`` are X12 886 codes; ``final`` when no appeal is open or possible.
+
+    ``differences`` are the items, where there are several: each with its own reasons.
+    """
 
     type: ClassVar[str] = "authorization.denied.v1"
     reasons: tuple[str, ...] = ()
     final: bool
+    differences: tuple[ItemDifference, ...] = ()
 
 
 class AuthorizationAppealed(AuthorizationEvent):

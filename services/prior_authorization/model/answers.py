@@ -7,13 +7,14 @@ up to one ``Ruling``, or says why an answer cannot be used. Nothing that cannot 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 
+from services.prior_authorization.model.items import Item
 from shared.contracts.base import Coding
-from shared.contracts.prior_authorization import ReviewAction
+from shared.contracts.prior_authorization import ItemDifference, ReviewAction
 from shared.kit.document import Part
 
 AHEAD = timedelta(days=1)
@@ -21,9 +22,18 @@ AHEAD = timedelta(days=1)
 
 GRANTED = frozenset({ReviewAction.CERTIFIED, ReviewAction.PARTIAL, ReviewAction.MODIFIED})
 
+_AS_ASKED = frozenset({ReviewAction.CERTIFIED, ReviewAction.NO_ACTION_REQUIRED})
+"""Where an item may be given as it was asked for."""
+
+_REJECTED = "rejected-"
+UNKNOWN = "unknown"
+"""Said in place of a code that a payer did not give, or not as a code."""
+
 _NUMBER = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/#-]{0,49}")
 _CODE = re.compile(r"[A-Za-z0-9.-]{1,20}")
 """What a reason or an error must look like to travel on: a code, never text about a person."""
+_PATH = re.compile(r"[A-Za-z0-9_.:\[\]()'=-]{1,200}")
+"""What a path in a payer's error must look like to be kept: FHIRPath or an X12 element, without blanks."""
 
 
 class Source(StrEnum):
@@ -133,8 +143,58 @@ class Rejected:
 NOT_FOUND = "not-found-at-payer"
 
 
+class Grant(Part):
+    """A service granted in place of an item."""
+
+    service: Coding | None = None
+    units: int | None = None
+
+
+class ItemRuling(Part):
+    """What the payer decided on one item. ``units`` are those granted; None: as asked for, where it is certified.
+
+    ``granted`` is what stands in its place where that is something else. ``reference`` is the payer's administrative
+    number; ``human_reviewed`` whether a person looked at it, where the payer says so.
+    """
+
+    sequence: int
+    action: ReviewAction
+    number: str | None = None
+    valid_from: date | None = None
+    valid_to: date | None = None
+    units: int | None = None
+    reasons: tuple[str, ...] = ()
+    human_reviewed: bool | None = None
+    reference: str | None = None
+    granted: tuple[Grant, ...] = ()
+
+    def units_of(self, quantity: int) -> int:
+        """How many units of the ``quantity`` asked for may be given."""
+        if self.units is not None:
+            return self.units
+        return quantity if self.action in _AS_ASKED else 0
+
+    def says(self) -> tuple[object, ...]:
+        """Its words."""
+        granted = tuple((grant.service, grant.units) for grant in self.granted)
+        dates = (self.valid_from, self.valid_to)
+        return (self.sequence, self.action, self.number, *dates, self.units, self.reasons, granted)
+
+
+class Rejection(Part):
+    """An error that the payer found in a request, as it is kept: codes and a path, nothing that could be a person's."""
+
+    code: str
+    path: str | None = None
+    follow_up: str | None = None
+    item: int | None = None
+
+
 class Ruling(Part):
-    """What the payer decided on one claim, by its own date."""
+    """What the payer decided on one claim, by its own date: item by item, and together (``roll_up``).
+
+    ``number`` is the first granted item's, the dates those on which all that is granted holds.
+    """
 
     claim_id: str
     action: ReviewAction
@@ -147,6 +207,8 @@ class Ruling(Part):
     reasons: tuple[str, ...] = ()
     source: Source
     taken_at: datetime
+    items: tuple[ItemRuling, ...] = ()
+    human_reviewed: bool | None = None
 
     @property
     def age(self) -> tuple[datetime, date]:
@@ -154,8 +216,9 @@ class Ruling(Part):
         return self.decided_at, self.issued or date.min
 
     def says(self) -> tuple[object, ...]:
-        """Its words without its dates of telling: equal for a repeat."""
-        return (self.action, self.number, self.valid_from, self.valid_to, self.units, self.reasons)
+        """Its words without its dates of telling: equal for a repeat. One item says no more than the whole."""
+        items = tuple(item.says() for item in self.items) if len(self.items) > 1 else ()
+        return (self.action, self.number, self.valid_from, self.valid_to, self.units, self.reasons, *items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,32 +227,85 @@ class Unusable:
 
     reason: str
 
+    @property
+    def rejects(self) -> bool:
+        """Whether the payer found errors in the request, and decided nothing."""
+        return self.reason.startswith(_REJECTED)
+
 
 def weigh(
-    answer: PayerAnswer, claim_id: str, requested: Collection[int], source: Source, now: datetime
+    answer: PayerAnswer, claim_id: str, items: Collection[Item], source: Source, now: datetime
 ) -> Ruling | Unusable:
-    """What an answer means for a claim whose items had the sequence numbers ``requested``."""
-    flaw = _flaw(answer, claim_id, requested, now)
+    """What an answer means for a claim for these items. Those that were dropped from it no longer count."""
+    flaw = _flaw(answer, claim_id, {item.sequence for item in items}, now)
     if flaw is not None:
         return Unusable(flaw)
-    items = answer.items
-    action = roll_up([item.action for item in items if item.action is not None])
-    telling = [item for item in items if item.action in GRANTED] if action in GRANTED else list(items)
-    ruling = Ruling(
+    asked = {item.sequence: item.quantity for item in items if not item.dropped or all(i.dropped for i in items)}
+    words = _words(answer, asked)
+    counting = [word for word in words if word.sequence in asked]
+    missing = asked.keys() - {word.sequence for word in counting}
+    action = roll_up([*(word.action for word in counting), *(ReviewAction.PENDED for _ in missing)])
+    granted = [word for word in counting if word.action in GRANTED]
+    flaw = next(filter(None, map(_gap, granted)), None) if action in GRANTED else None
+    if flaw is not None:
+        return Unusable(flaw)
+    telling = granted if action in GRANTED else counting
+    valid_from, valid_to = _window(telling)
+    number = next((word.number for word in telling if word.number), None)
+    if action in GRANTED and number is None:
+        return Unusable("number-missing")
+    return Ruling(
         claim_id=claim_id,
         action=action,
         decided_at=answer.created,
-        issued=max((item.issued for item in items if item.issued), default=None),
-        number=next((item.number for item in telling if item.number), None),
-        valid_from=max((item.valid_from for item in telling if item.valid_from), default=None),
-        valid_to=min((item.valid_to for item in telling if item.valid_to), default=None),
-        units=_units(telling),
-        reasons=tuple(dict.fromkeys(reason for item in items for reason in item.reasons)),
+        issued=max((item.issued for item in answer.items if item.issued), default=None),
+        number=number,
+        valid_from=valid_from,
+        valid_to=valid_to,
+        units=_units(action, counting, asked),
+        reasons=tuple(dict.fromkeys(reason for word in counting for reason in word.reasons)),
         source=source,
         taken_at=now,
+        items=words,
+        human_reviewed=answer.human_reviewed,
     )
-    flaw = _gap(ruling)
-    return ruling if flaw is None else Unusable(flaw)
+
+
+def rejections(answer: PayerAnswer) -> tuple[Rejection, ...]:
+    """The errors of an answer as they are kept: what does not look like a code or a path is left out."""
+    return tuple(
+        Rejection(
+            code=_kept(_CODE, error.code) or UNKNOWN,
+            path=_kept(_PATH, error.path),
+            follow_up=_kept(_CODE, error.follow_up),
+            item=error.item,
+        )
+        for error in answer.errors
+    )
+
+
+def differences(ruling: Ruling, items: Iterable[Item]) -> tuple[ItemDifference, ...]:
+    """The items that were not granted as they were asked for."""
+    asked = {item.sequence: item for item in items if not item.dropped}
+    found = ((asked[word.sequence], word) for word in ruling.items if word.sequence in asked)
+    return tuple(_difference(item, word) for item, word in found if _differs(item, word))
+
+
+def _differs(item: Item, word: ItemRuling) -> bool:
+    other = any(grant.service not in (None, item.service) for grant in word.granted)
+    return word.action not in _AS_ASKED or word.units_of(item.quantity) < item.quantity or other
+
+
+def _difference(item: Item, word: ItemRuling) -> ItemDifference:
+    return ItemDifference(
+        sequence=item.sequence,
+        action=word.action,
+        service=item.service,
+        units_requested=item.quantity,
+        units_granted=word.units_of(item.quantity),
+        granted=tuple(grant.service for grant in word.granted if grant.service is not None),
+        reasons=word.reasons,
+    )
 
 
 def roll_up(actions: Collection[ReviewAction]) -> ReviewAction:
@@ -198,7 +314,7 @@ def roll_up(actions: Collection[ReviewAction]) -> ReviewAction:
     | items | together |
     |---|---|
     | any CT | CT |
-    | any A4 | A4 |
+    | any A4, or no word on one | A4 |
     | all the same | the same |
     | something granted, among it an A6 | A6 |
     | something granted, something not, or an A2 | A2 |
@@ -226,13 +342,12 @@ def _flaw(answer: PayerAnswer, claim_id: str, requested: Collection[int], now: d
         return "other-claim"
     if answer.created > now + AHEAD:
         return "dated-ahead"
-    if answer.errors and not any(item.code for item in answer.items):
-        code = answer.errors[0].code or ""
-        return f"rejected-{code if _CODE.fullmatch(code) else 'unknown'}"
-    items = answer.items
+    items = answer.items or ((answer.whole,) if answer.whole is not None else ())
+    if answer.errors and not any(item.code for item in items):
+        return f"{_REJECTED}{_kept(_CODE, answer.errors[0].code) or UNKNOWN}"
     if not items:
         return "no-item"
-    sequences = [item.sequence for item in items]
+    sequences = [item.sequence for item in answer.items]
     if not set(sequences) <= set(requested):
         return "unknown-item"
     if len(sequences) != len(set(sequences)):
@@ -243,26 +358,67 @@ def _flaw(answer: PayerAnswer, claim_id: str, requested: Collection[int], now: d
         return "unknown-review-action"
     if not all(_CODE.fullmatch(reason) for item in items for reason in item.reasons):
         return "reason-malformed"
-    if not all(isinstance(item.units, int | None) for item in items):
-        return "units-not-whole"
-    return None
+    units = [units for item in items for units in (item.units, *(grant.units for grant in item.granted))]
+    return None if all(isinstance(each, int | None) for each in units) else "units-not-whole"
 
 
-def _gap(ruling: Ruling) -> str | None:
-    """What a grant lacks to be used: it is of no use without a number, nor a smaller one without its size."""
-    if ruling.action not in GRANTED:
-        return None
-    if ruling.number is None:
-        return "number-missing"
-    if not _NUMBER.fullmatch(ruling.number):
+def _words(answer: PayerAnswer, asked: Mapping[int, int]) -> tuple[ItemRuling, ...]:
+    """The payer's word on each item, its own or the one on the whole claim, by number."""
+    told = {item.sequence: item for item in answer.items}
+    if answer.whole is not None and answer.whole.action is not None:
+        told |= {sequence: replace(answer.whole, sequence=sequence) for sequence in asked if sequence not in told}
+    return tuple(_word(told[sequence], answer) for sequence in sorted(told))
+
+
+def _word(item: ItemAnswer, answer: PayerAnswer) -> ItemRuling:
+    if item.action is None:
+        raise ValueError("an answer is weighed only where each of its items has a review action")
+    return ItemRuling(
+        sequence=item.sequence,
+        action=item.action,
+        number=item.number,
+        valid_from=item.valid_from,
+        valid_to=item.valid_to,
+        units=_whole_units(item.units),
+        reasons=item.reasons,
+        human_reviewed=answer.human_reviewed,
+        reference=_kept(_NUMBER, item.reference),
+        granted=tuple(Grant(service=grant.service, units=_whole_units(grant.units)) for grant in item.granted),
+    )
+
+
+def _gap(word: ItemRuling) -> str | None:
+    """What a grant lacks to be used: it is of no use with a malformed number, nor a smaller one without its size."""
+    if word.number is not None and not _NUMBER.fullmatch(word.number):
         return "number-malformed"
-    if ruling.valid_from and ruling.valid_to and ruling.valid_to < ruling.valid_from:
+    if word.valid_from and word.valid_to and word.valid_to < word.valid_from:
         return "dates-reversed"
-    if ruling.action is not ReviewAction.CERTIFIED and ruling.units is None:
+    if word.action is not ReviewAction.CERTIFIED and word.units is None:
         return "units-missing"
     return None
 
 
-def _units(items: list[ItemAnswer]) -> int | None:
-    known = [int(item.units) for item in items if item.units is not None]
-    return sum(known) if known else None
+def _window(words: Iterable[ItemRuling]) -> tuple[date | None, date | None]:
+    """The days on which all of it holds; where there are none, those of its first item."""
+    dated = [word for word in words if word.valid_from or word.valid_to]
+    valid_from = max((word.valid_from for word in dated if word.valid_from), default=None)
+    valid_to = min((word.valid_to for word in dated if word.valid_to), default=None)
+    if valid_from and valid_to and valid_to < valid_from:
+        return dated[0].valid_from, dated[0].valid_to
+    return valid_from, valid_to
+
+
+def _units(action: ReviewAction, words: Iterable[ItemRuling], asked: Mapping[int, int]) -> int | None:
+    """How many units may be given of all that was asked for; None where nobody said a number and all of it may be."""
+    counted = list(words)
+    if action not in GRANTED or (action is ReviewAction.CERTIFIED and all(word.units is None for word in counted)):
+        return None
+    return sum(word.units_of(asked[word.sequence]) for word in counted)
+
+
+def _whole_units(units: Units | None) -> int | None:
+    return int(units) if units is not None else None
+
+
+def _kept(form: re.Pattern[str], text: str | None) -> str | None:
+    return text if text is not None and form.fullmatch(text) else None

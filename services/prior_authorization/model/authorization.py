@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from pydantic import model_validator
 
-from services.prior_authorization.model.answers import Ruling
+from services.prior_authorization.model.answers import Rejection, Ruling
 from services.prior_authorization.model.budget import Hours, Manner, next_poll
 from services.prior_authorization.model.clocks import Running, run, run_appeal
 from services.prior_authorization.model.denials import Denial, PeerToPeer
@@ -120,6 +120,21 @@ class Submission(Part):
     """What it was sent with."""
     breached_at: datetime | None = None
     """When it was told that the payer's time ran out."""
+    interim: Ruling | None = None
+    """What the payer said of some items while it decides the others."""
+    errors: tuple[Rejection, ...] = ()
+    """What the payer last found wrong with it."""
+
+    def heard(self, told: Ruling, errors: tuple[Rejection, ...]) -> None:
+        """Keep what the payer said of it beside its decision, where that is its latest word."""
+        latest = max((each.age for each in (self.ruling, self.interim) if each is not None), default=None)
+        if latest is not None and told.age < latest:
+            return
+        self.errors = errors
+        if told.action is not ReviewAction.PENDED:
+            self.interim = None
+        elif self.ruling is None and {word.action for word in told.items} != {ReviewAction.PENDED}:
+            self.interim = told
 
     def dated(self, told: datetime) -> None:
         """The payer answered the sending of this claim, and dated its answer."""
@@ -291,11 +306,6 @@ class Authorization(Document):
     def quantity(self) -> int:
         """How many units are asked for, of all items that still are."""
         return sum(item.quantity for item in self.items if not item.dropped)
-
-    @property
-    def sequences(self) -> frozenset[int]:
-        """The numbers of the items that the payer may speak of."""
-        return frozenset(item.sequence for item in self.items)
 
     def asked_by(self, submission: Submission) -> tuple[Item, ...]:
         """The items that a claim was sent with."""

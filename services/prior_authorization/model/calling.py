@@ -310,7 +310,7 @@ def settle_cancel(document: Authorization, outcome: Outcome, facts: Facts, now: 
     elif isinstance(outcome, Refused):
         _refused(document, "cancel", outcome, Source.CANCEL, now)
     elif isinstance(outcome, Answered) and outcome.answer is not None:
-        weighed = weigh(outcome.answer, document.cancel_id or "", document.sequences, Source.CANCEL, now)
+        weighed = weigh(outcome.answer, document.cancel_id or "", document.items, Source.CANCEL, now)
         if isinstance(weighed, Unusable):
             _again(document, "cancel", weighed.reason, Source.CANCEL, now)
         elif weighed.action is ReviewAction.CANCELLED:

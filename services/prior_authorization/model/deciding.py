@@ -8,11 +8,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import Enum
 
-from services.prior_authorization.model.answers import GRANTED, PayerAnswer, Ruling, Source, Unusable, weigh
+from services.prior_authorization.model.answers import (
+    GRANTED,
+    PayerAnswer,
+    Ruling,
+    Source,
+    Unusable,
+    differences,
+    rejections,
+    weigh,
+)
 from services.prior_authorization.model.authorization import (
     CANCELLATION,
     CONTACT,
@@ -43,6 +51,7 @@ from shared.contracts.prior_authorization import (
     AuthorizationPended,
     AuthorizationRuled,
     AuthorizationSubmitted,
+    ItemDifference,
     ReviewAction,
 )
 
@@ -79,9 +88,12 @@ def take(document: Authorization, answer: PayerAnswer, source: Source, now: date
         return unusable(document, "other-claim", source, now)
     weighed = weigh_for(document, submission, answer, source, now)
     if isinstance(weighed, Unusable):
+        if weighed.rejects:
+            submission.errors = rejections(answer)
         return unusable(document, weighed.reason, source, now)
     if submission is document.update:
         adopt_update(document)
+    submission.heard(weighed, rejections(answer))
     effect = _fold(document, submission, weighed, source, now)
     resume_update(document, now)
     return effect
@@ -90,12 +102,15 @@ def take(document: Authorization, answer: PayerAnswer, source: Source, now: date
 def weigh_for(
     document: Authorization, submission: Submission, answer: PayerAnswer, source: Source, now: datetime
 ) -> Ruling | Unusable:
-    """What an answer means for one of the claims. That an item no longer asked for is cancelled (C) says nothing."""
-    items = document.asked_by(submission)
-    dropped = {item.sequence for item in items if item.dropped}
-    told = tuple(i for i in answer.items if i.sequence not in dropped or i.action is not ReviewAction.CANCELLED)
-    answer = replace(answer, items=told or answer.items)
-    return weigh(answer, submission.id, {item.sequence for item in items}, source, now)
+    """What an answer means for one of the claims."""
+    return weigh(answer, submission.id, document.asked_by(submission), source, now)
+
+
+def differing(document: Authorization, ruling: Ruling) -> tuple[ItemDifference, ...]:
+    """The items of the claim ruled on that were not granted as they were asked for."""
+    submission = document.submission((ruling.claim_id,))
+    items = document.asked_by(submission) if submission is not None else document.items
+    return differences(ruling, items)
 
 
 def adopt_update(document: Authorization) -> None:
@@ -196,7 +211,7 @@ def deny(document: Authorization, now: datetime) -> None:
     """A denial stands: correct its data, appeal it as the payer's terms say, leave that to a person, or end it."""
     denial = read_denial(document, now)
     final = not denial.level and not to_correct(document, denial)
-    document.record(AuthorizationDenied(**document.announces(), reasons=denial.reasons, final=final))
+    announce_denial(document, denial.reasons, final=final)
     _contest(document, denial, now)
 
 
@@ -213,6 +228,14 @@ def _contest(document: Authorization, denial: Denial, now: datetime) -> None:
     else:
         _become(document, State.DENIED)
         await_choice(document, now)
+
+
+def announce_denial(document: Authorization, reasons: tuple[str, ...], *, final: bool) -> None:
+    """Tell of the denial that stands; item by item where there are several."""
+    ruling = document.current
+    several = ruling is not None and len(ruling.items) > 1
+    items = differing(document, ruling) if ruling is not None and several else ()
+    document.record(AuthorizationDenied(**document.announces(), reasons=reasons, final=final, differences=items))
 
 
 def begin_appeal(document: Authorization, now: datetime) -> None:
@@ -409,7 +432,7 @@ def announce_standing(document: Authorization) -> None:
         _announce_approval(document, ruling)
     elif state in (State.DENIED, State.APPEALING, State.DENIED_FINAL):
         final = state is State.DENIED_FINAL
-        document.record(AuthorizationDenied(**document.announces(), reasons=reasons, final=final))
+        announce_denial(document, reasons, final=final)
     elif state in (State.CANCELLED, State.WITHDRAWN):
         reason = document.cancel_reason if state is State.WITHDRAWN else None
         document.record(AuthorizationCancelled(**document.announces(), reason=reason or "payer"))
@@ -431,6 +454,7 @@ def _announce_approval(document: Authorization, ruling: Ruling) -> None:
             valid_to=ruling.valid_to,
             units_requested=document.quantity,
             units_granted=units,
+            differences=differing(document, ruling),
         )
     )
 
@@ -478,6 +502,7 @@ def _announce_ruling(document: Authorization, submission: Submission, ruling: Ru
             decided_at=ruling.decided_at,
             action=ruling.action,
             standing=standing,
+            human_reviewed=ruling.human_reviewed,
             extended=submission.extended_days > 0 or ruling.decided_at - submission.began > timedelta(hours=hours),
         )
     )

@@ -171,13 +171,15 @@ def authorization_approved(referral: Referral, event: AuthorizationApproved, fac
     authorization.number = event.number
     authorization.valid_from, authorization.valid_to = event.valid_from, event.valid_to
     authorization.units_requested, authorization.units_granted = event.units_requested, event.units_granted
+    authorization.differences = event.differences
     return proceed(referral, now)
 
 
 def authorization_denied(referral: Referral, event: AuthorizationDenied, facts: Facts, now: datetime) -> Referral:
     """Denied: while an appeal is open the referral waits, else it fails; a grant taken back stops what is paid for."""
     status = AuthorizationStatus.REFUSED if event.final else AuthorizationStatus.DENIED
-    _told(referral, event, status, now).reasons = event.reasons
+    authorization = _told(referral, event, status, now)
+    authorization.reasons, authorization.differences = event.reasons, event.differences
     return proceed(referral, now)
 
 

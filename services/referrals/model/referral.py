@@ -27,6 +27,7 @@ from services.referrals.model.stages import (
 )
 from shared.contracts.base import Coding
 from shared.contracts.intake import CoverageStatus
+from shared.contracts.prior_authorization import ItemDifference
 from shared.contracts.referrals import (
     AuthorizationRequested,
     CarriedAuthorization,
@@ -89,6 +90,7 @@ class Authorization(Part):
     valid_to: date | None = None
     units_requested: int | None = None
     units_granted: int | None = None
+    differences: tuple[ItemDifference, ...] = ()
     reasons: tuple[str, ...] = ()
     appeals: int = 0
     granted_before: bool = False

@@ -22,6 +22,7 @@ from services.prior_authorization.model.answers import (
 )
 from services.prior_authorization.model.authorization import Kind
 from services.prior_authorization.model.deciding import Effect, take
+from services.prior_authorization.model.items import Item
 from shared.contracts.prior_authorization import AuthorizationApproved, AuthorizationDenied, ReviewAction
 from tests.unit.prior_authorization.cases import (
     A1,
@@ -31,6 +32,7 @@ from tests.unit.prior_authorization.cases import (
     A3_OTHER,
     A4,
     A6,
+    CONSULT,
     CT,
     NA,
     NOW,
@@ -224,6 +226,9 @@ REVERSED = ItemAnswer(
 )
 
 
+ONE = (Item(sequence=1, service=CONSULT, quantity=4),)
+
+
 def bare(*items: ItemAnswer, **changes: object) -> PayerAnswer:
     return answer("claim", A1, **{"items": items, **changes})  # type: ignore[arg-type]
 
@@ -246,7 +251,7 @@ def bare(*items: ItemAnswer, **changes: object) -> PayerAnswer:
     ],
 )
 def test_an_answer_that_cannot_be_used_says_why_and_changes_nothing(told: PayerAnswer, reason: str) -> None:
-    assert weigh(told, "claim", {1}, Source.POLL, NOW) == Unusable(reason)
+    assert weigh(told, "claim", ONE, Source.POLL, NOW) == Unusable(reason)
     document = answered(sent(), A4)
     mine = {"claims": (document.claim_id,)} if "claim" in told.claims else {}
     state, recorded = document.state, events(document)

@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 
 from services.prior_authorization.model.answers import PayerAnswer, Source, Unusable, weigh
+from services.prior_authorization.model.items import one_item
 from services.prior_authorization.pas import codes, reading
+from shared.contracts.base import Coding
 from shared.contracts.prior_authorization import ReviewAction
 from shared.kit.errors import Invalid
 
 Json = dict[str, Any]
+ONE = one_item(Coding(system="http://www.ama-assn.org/go/cpt", code="99244"), 4)
 X12_FOLLOW_UP = "https://codesystem.x12.org/005010/889"
 
 
@@ -229,12 +232,12 @@ def test_a_malformed_answer_is_refused_by_path_and_without_its_values(changes: J
 )
 def test_text_in_place_of_a_code_is_read_but_goes_no_further(said: Json, reason: str) -> None:
     answer = read(item=[{"itemSequence": 1, "adjudication": [said]}])
-    assert weigh(answer, "claim-1", {1}, Source.POLL, answer.created) == Unusable(reason)
+    assert weigh(answer, "claim-1", ONE, Source.POLL, answer.created) == Unusable(reason)
 
 
 def test_text_in_place_of_an_errors_code_goes_no_further() -> None:
     answer = read(item=None, error=[{"code": concept(codes.X12_REJECT, "Jane Doe is not ours")}])
-    assert weigh(answer, "claim-1", {1}, Source.POLL, answer.created) == Unusable("rejected-unknown")
+    assert weigh(answer, "claim-1", ONE, Source.POLL, answer.created) == Unusable("rejected-unknown")
 
 
 def test_a_part_of_a_unit_is_read_but_cannot_be_used() -> None:
@@ -246,7 +249,7 @@ def test_a_part_of_a_unit_is_read_but_cannot_be_used() -> None:
     }
     answer = read(item=[{"itemSequence": 1, "adjudication": [review("A6")]}], addItem=[added])
     assert answer.items[0].units == 1.5
-    assert weigh(answer, "claim-1", {1}, Source.POLL, answer.created) == Unusable("units-not-whole")
+    assert weigh(answer, "claim-1", ONE, Source.POLL, answer.created) == Unusable("units-not-whole")
 
 
 @pytest.mark.parametrize("raw", [None, [], "x", {}, {"resourceType": "Bundle"}, {"resourceType": "Patient"}])
