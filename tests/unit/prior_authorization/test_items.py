@@ -12,7 +12,11 @@ def test_a_referral_asks_for_one_item() -> None:
     assert [(item.sequence, item.service, item.kind, item.quantity) for item in document.items] == [
         (1, CONSULT, ServiceKind.REFERRAL, 4)
     ]
-    assert (document.service, document.quantity, document.sequences) == (CONSULT, 4, {1})
+    assert (document.service, document.quantity, frozenset(item.sequence for item in document.items)) == (
+        CONSULT,
+        4,
+        {1},
+    )
 
 
 def test_a_document_stored_before_there_were_items_is_read_with_one() -> None:
