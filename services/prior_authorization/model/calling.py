@@ -17,6 +17,7 @@ from services.prior_authorization.model.answers import (
     Source,
     Unreadable,
     Unusable,
+    rejections,
     weigh,
 )
 from services.prior_authorization.model.authorization import (
@@ -359,7 +360,7 @@ def _rejected(document: Authorization, answer: PayerAnswer, sending: State, now:
     sent = document.submission(answer.claims)
     if sent is None or sending is not State.SUBMITTING or not answer.errors:
         return False
-    return reject(document, sent.id, answer.errors, now)
+    return reject(document, sent.id, rejections(answer), now)
 
 
 def _unsent(document: Authorization, sending: State) -> bool:

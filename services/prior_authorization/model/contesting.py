@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 
 from pydantic import BaseModel
 
-from services.prior_authorization.model.answers import ErrorAnswer
+from services.prior_authorization.model.answers import Rejection
 from services.prior_authorization.model.authorization import (
     CORRECTION,
     CORRECTION_EXPEDITED,
@@ -114,7 +114,7 @@ def await_correction(document: Authorization, now: datetime) -> None:
     document.expect(Owner.COORDINATOR, "correct-and-resubmit", now, within)
 
 
-def reject(document: Authorization, claim_id: str, errors: Iterable[ErrorAnswer], now: datetime) -> bool:
+def reject(document: Authorization, claim_id: str, errors: Iterable[Rejection], now: datetime) -> bool:
     """The payer would not take a request because of its data: whether a person was asked to correct it.
 
     Not so where the payer forbids to send it again, or it was corrected too often: a person is called then, as for

@@ -14,7 +14,7 @@ from typing import Self
 
 from pydantic import model_validator
 
-from services.prior_authorization.model.answers import ErrorAnswer
+from services.prior_authorization.model.answers import Rejection
 from services.prior_authorization.model.clocks import LineOfBusiness
 from shared.kit.document import Part
 
@@ -179,7 +179,7 @@ def track_of(reasons: Iterable[str], errors: Iterable[Correction] = ()) -> Track
     return Track.CLINICAL
 
 
-def corrections_for(reasons: Iterable[str], errors: Iterable[ErrorAnswer] = ()) -> tuple[Correction, ...]:
+def corrections_for(reasons: Iterable[str], errors: Iterable[Rejection] = ()) -> tuple[Correction, ...]:
     """What is to be put right: each error by code, path and item, then each administrative reason."""
     found = [
         Correction(
