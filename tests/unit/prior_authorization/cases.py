@@ -204,7 +204,10 @@ def hear(document: Authorization, word: Word, minutes: float = 0, *, claim: str 
 def answered(document: Authorization, word: Word, book: RuleBook | None = None) -> Authorization:
     """An authorization whose claim was answered at once."""
     land(document, "submit")
-    outcome = Answered(answer(document.claim_id, word, NOW))
+    told = answer(document.claim_id, word, NOW)
+    (said,) = told.items
+    each = tuple(replace(said, sequence=item.sequence) for item in document.items)
+    outcome = Answered(replace(told, items=each))
     return calling.settle_submit(document, outcome, facts(member()), NOW)
 
 
