@@ -9,10 +9,10 @@ from datetime import date, datetime, timedelta
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import Path, Query
+from fastapi import Path, Query, Request
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from services.prior_authorization import fhir, letters, requirements
+from services.prior_authorization import fhir, letters, parking, requirements
 from services.prior_authorization.letters import LetterKind
 from services.prior_authorization.model import Authorization, Item, Kind, Member, Payer, RuleBook, State, lifetime
 from services.prior_authorization.model.answers import ItemRuling, PayerAnswer, Ruling, Source, Unusable
@@ -55,18 +55,22 @@ from services.prior_authorization.model.people import (
     send_again,
     settle_contradiction,
 )
+from services.prior_authorization.model.refused import BadInput
 from services.prior_authorization.model.subscription import Subscribe, Subscription, subscribe, subscription_key
 from services.prior_authorization.model.visits import Visit, VisitStatus
-from services.prior_authorization.pas.reading import read_notification
+from services.prior_authorization.pas.reading import Notification, read_notification
 from shared.contracts.base import Coding
 from shared.kit import shown
 from shared.kit.api import Call, CallContext, DocumentId, Reply, Routes
 from shared.kit.auth import Role
 from shared.kit.decisions import Facts
-from shared.kit.errors import Flaw, Invalid, NotFound
+from shared.kit.errors import Flaw, Forbidden, Invalid, NotFound
 from shared.kit.store.port import EPOCH
 
 READERS = frozenset({Role.COORDINATOR, Role.CLINICIAN, Role.SCHEDULER, Role.AUDITOR, Role.OPERATOR, Role.SERVICE})
+_KEPT_KEYS = 20
+"""How many notifications an authorization remembers."""
+
 CHASERS = frozenset({Role.COORDINATOR})
 WRITERS = frozenset({Role.COORDINATOR, Role.CLINICIAN})
 """Who may read a letter: it bears the member's name."""
@@ -208,15 +212,15 @@ class EvidenceBody(BaseModel):
 
 
 class TakeNotification:
-    """The payer notified of an answer. Not a model: it is decided on, never stored."""
+    """The payer notified of an answer, by the notification ``key``. Not a model: it is decided on, never stored."""
 
-    def __init__(self, answer: PayerAnswer) -> None:
-        self.answer = answer
+    def __init__(self, answer: PayerAnswer, key: str | None = None) -> None:
+        self.answer, self.key = answer, key
 
 
-def routes(rules: RuleBook) -> tuple[Routes, ...]:
-    """All routes of this service, under these rules."""
-    return requirements.routes(rules), _authorizations(rules), _payers(rules), _fhir()
+def routes(rules: RuleBook, notifier: str) -> tuple[Routes, ...]:
+    """All routes of this service, under these rules; ``notifier`` may notify for any payer."""
+    return requirements.routes(rules), _authorizations(rules), _payers(rules, notifier), _fhir()
 
 
 def _authorizations(rules: RuleBook) -> Routes:
@@ -358,7 +362,7 @@ def _authorizations(rules: RuleBook) -> Routes:
     return found
 
 
-def _payers(rules: RuleBook) -> Routes:
+def _payers(rules: RuleBook, notifier: str) -> Routes:
     found = Routes(prefix="/payers", tags=("payers",))
 
     @found.put("/{payer_id}/subscription", roles={Role.OPERATOR, Role.COORDINATOR})
@@ -375,19 +379,29 @@ def _payers(rules: RuleBook) -> Routes:
         document = await call.read(Subscription, subscription_key(payer_id))
         return call.show(document, subscription_view(document))
 
-    @found.post("/{payer_id}/notifications", roles={Role.SERVICE})
-    async def notified(payer_id: PayerId, body: dict[str, Any], call: Call) -> Reply:
+    @found.get("/{payer_id}/refused-notifications", roles={Role.OPERATOR, Role.COORDINATOR, Role.AUDITOR})
+    async def refused_ones(payer_id: PayerId, call: Call) -> Reply:
+        """What came in the payer's name and was refused: why, when, how often; nothing of what it said."""
+        kept = await call.find(BadInput, "payer_id", payer_id, limit=1)
+        return Reply(200, {"refused": parking.shown(kept[0] if kept else None)})
+
+    @found.post("/{payer_id}/notifications", roles={Role.SERVICE}, refused=parking.parked())
+    async def notified(payer_id: PayerId, body: dict[str, Any], request: Request, call: Call) -> Reply:
         """A PAS subscription notification. Taking the same one again changes nothing.
 
-        404 where it answers no claim that this payer was sent, 422 where it is malformed or cannot be used: nothing is
-        changed then, and the payer's own retry or our next inquiry brings it again.
+        403 where the caller does not speak for this payer, 404 where it answers no claim that this payer was sent, 422
+        where it is malformed or cannot be used: nothing is changed then but the record of what was refused, and the
+        payer's own retry or our next inquiry brings it again.
         """
+        if call.caller.subject not in (notifier, f"payer:{payer_id}"):
+            raise Forbidden("this caller does not speak for this payer")
         notification = read_notification(body)
+        key = _key(notification, await request.body())
         known = [await _addressed(call, payer_id, answer, place) for place, answer in enumerate(notification.answers)]
         for document, answer in known:
             _refuse_unusable(document, answer, call.now)
         for document, answer in known:
-            await call.change(Authorization, document.id, TakeNotification(answer), take_notification)
+            await call.change(Authorization, document.id, TakeNotification(answer, key), take_notification)
         await _hear(call, payer_id, active=notification.active)
         return Reply(200, {"taken": [document.id for document, _ in known]})
 
@@ -407,9 +421,22 @@ def _fhir() -> Routes:
 
 
 def take_notification(document: Authorization, command: TakeNotification, facts: Facts, now: datetime) -> Authorization:
-    """Fold a notified answer onto the authorization."""
+    """Fold a notified answer onto the authorization; that of a notification it has heard changes nothing."""
+    if command.key is not None and command.key in document.notified:
+        return document
     take(document, command.answer, Source.NOTIFICATION, now)
+    if command.key is not None:
+        document.notified = (*document.notified, command.key)[-_KEPT_KEYS:]
     return document
+
+
+def _key(notification: Notification, content: bytes) -> str | None:
+    """What makes two notifications one: subscription, event numbers and content. Numbers alone may begin anew."""
+    if not notification.events:
+        return None
+    numbers = ",".join(str(number) for number in notification.events)
+    named = f"{notification.subscription}#{numbers}#".encode()
+    return hashlib.sha256(named + content).hexdigest()[:32]
 
 
 async def _addressed(call: Call, payer_id: str, answer: PayerAnswer, place: int) -> tuple[Authorization, PayerAnswer]:

@@ -10,6 +10,7 @@ from pydantic import Field
 from services.prior_authorization.api import routes
 from services.prior_authorization.jobs import jobs
 from services.prior_authorization.model import Authorization, Contents, Member, Payer, RuleBook
+from services.prior_authorization.model.refused import BadInput
 from services.prior_authorization.model.subscription import Subscription
 from services.prior_authorization.pas.client import PayerClient
 from services.prior_authorization.pas.requests import Requestor
@@ -30,6 +31,11 @@ class Settings(KitSettings):
     notify_url: str | None = Field(
         None, description="where payers notify us, with {payer_id} in it; none: no subscription is registered"
     )
+    payer_notifier: str = Field(
+        "payer-simulator",
+        min_length=1,
+        description="the subject of tokens that may notify for any payer; a payer's own is payer:{payer_id}",
+    )
     requestor_name: str = Field("CareRelay Coordination", description="the organization that asks payers")
     requestor_npi: str = Field("1234567893", pattern=r"^\d{10}$", description="its National Provider Identifier")
 
@@ -39,7 +45,7 @@ def rules_of(settings: Settings) -> RuleBook:
     return RuleBook.parse(settings.prior_authorization_rules.read_text(encoding="utf-8"))
 
 
-DOCUMENTS = (Authorization, Member, Payer, Subscription, Contents)
+DOCUMENTS = (Authorization, BadInput, Contents, Member, Payer, Subscription)
 
 ROLES = {
     "submitter": Part(queues=frozenset(document.collection for document in DOCUMENTS)),
@@ -59,6 +65,6 @@ def build(settings: Settings, http: httpx.AsyncClient) -> Service:
         documents=DOCUMENTS,
         reactions=reactions(rules),
         jobs=jobs(client, rules),
-        routes=routes(rules),
+        routes=routes(rules, settings.payer_notifier),
         roles=ROLES,
     )

@@ -247,6 +247,12 @@ Call = Annotated[CallContext, Depends(_call)]
 """What a handler asks for as its ``call`` parameter."""
 
 
+Observer = Callable[[CallContext, Request, DomainError], Awaitable[None]]
+"""Told of each request that its route refused. The call has no roles where nobody knows who it was."""
+
+_NOBODY = Caller("", frozenset())
+
+
 class _GuardedRoute(APIRoute):
     """A route that looks at the token before the body, and turns every refusal into a problem."""
 
@@ -256,6 +262,7 @@ class _GuardedRoute(APIRoute):
         inner = super().get_route_handler()
         template = self.path_format
         declared: frozenset[Role] | None = getattr(self.endpoint, "roles", None)
+        observer: Observer | None = getattr(self.endpoint, "refused", None)
 
         async def handle(request: Request) -> Response:
             door: Door = request.app.state.door
@@ -274,6 +281,7 @@ class _GuardedRoute(APIRoute):
                         response = await inner(request)
                 except (DomainError, RequestValidationError, HTTPException, StoreUnavailable, NewerShape) as error:
                     response = problem(refusal_of(error))
+                    await _tell(observer, request, door, refusal_of(error), traced.context)
                 except RecursionError:
                     response = problem(Malformed("the body is nested too deep"))
                 except Exception as error:
@@ -286,6 +294,20 @@ class _GuardedRoute(APIRoute):
             return response
 
         return handle
+
+
+async def _tell(
+    observer: Observer | None, request: Request, door: Door, refusal: DomainError, trace: str | None
+) -> None:
+    """Have a refusal noted, apart from the request's own key: a repeat is decided anew. Failing to is no failure."""
+    if observer is None:
+        return
+    admitted: CallContext | None = getattr(request.state, "call", None)
+    caller = admitted.caller if admitted is not None else _NOBODY
+    try:
+        await observer(CallContext(door, caller, None, "", None, trace), request, refusal)
+    except (DomainError, StoreUnavailable, NewerShape) as error:
+        log.warning("refusal.not-noted", error=type(error).__name__)
 
 
 async def _admit(request: Request, door: Door, roles: frozenset[Role], trace: str | None) -> CallContext:
@@ -353,9 +375,17 @@ class Routes:
         """A query."""
         return self._add("GET", path, roles, status)
 
-    def post(self, path: str, *, roles: Iterable[Role], status: int = 200) -> Callable[[H], H]:
-        """A command; the request must carry an Idempotency-Key."""
-        return self._add("POST", path, roles, status)
+    def post(
+        self, path: str, *, roles: Iterable[Role], status: int = 200, refused: Observer | None = None
+    ) -> Callable[[H], H]:
+        """A command; the request must carry an Idempotency-Key. ``refused`` is told of those that are refused."""
+        add = self._add("POST", path, roles, status)
+
+        def observed(handler: H) -> H:
+            handler.refused = refused  # type: ignore[attr-defined]
+            return add(handler)
+
+        return observed
 
     def put(self, path: str, *, roles: Iterable[Role], status: int = 200) -> Callable[[H], H]:
         """A command that sets a whole resource."""
@@ -371,7 +401,7 @@ class Routes:
 
 
 class _LimitedBody:
-    """Refuses bodies over a limit, before they are read where their length is told, else as they come."""
+    """Refuses bodies over a limit when a route reads them: at once where their length is told, else as they come."""
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self._app = app
@@ -382,13 +412,13 @@ class _LimitedBody:
             await self._app(scope, receive, send)
             return
         told = dict(scope["headers"]).get(b"content-length", b"0")
-        if not told.isdigit() or int(told) > self._limit:
-            await problem(TooLarge(f"the body is over {self._limit} bytes"))(scope, receive, send)
-            return
+        over = not told.isdigit() or int(told) > self._limit
         taken = 0
 
         async def limited() -> Message:
             nonlocal taken
+            if over:
+                raise TooLarge(f"the body is over {self._limit} bytes")
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > self._limit:

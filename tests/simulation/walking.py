@@ -118,7 +118,7 @@ class Walk(Generic[P]):
     async def ask(self, role: Role, method: str, path: str, body: object = None) -> Any:
         """A request, which may be refused but not fail; the answer's body."""
         headers = self.harness.key() if method == "POST" else {}
-        async with self.harness.client(role) as client:
+        async with self.harness.client(role, subject="payer-simulator") as client:
             answer = await client.request(method, path, json=body, headers=headers)
         assert answer.status_code < 500, f"{method} {path}: {answer.status_code} {answer.text}"
         assert answer.status_code not in (401, 403, 405), f"{method} {path}: {answer.status_code} {answer.text}"

@@ -272,6 +272,8 @@ class Authorization(Document):
     """Unusable answers in a row."""
     refusals: int = 0
     """How often in a row a call was not taken at all."""
+    notified: tuple[str, ...] = ()
+    """The notifications taken last, by what makes them one."""
     polled_at: datetime | None = None
     polls: int = 0
     evidence: tuple[Evidence, ...] = ()

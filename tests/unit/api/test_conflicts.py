@@ -64,7 +64,7 @@ async def ask(
         headers["If-Match"] = if_match
     places = {} if id is None else {door.places[0]: id}
     sent = door.body if body is None else body
-    async with served.client(door.role) as client:
+    async with served.client(door.role, subject="payer-simulator") as client:
         url = door.url(**places) + QUERIES.get(str(door), "")
         content = None if sent is None else json.dumps(sent)
         return await client.request(door.method, url, content=content, headers=headers)

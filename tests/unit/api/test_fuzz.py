@@ -85,7 +85,7 @@ def runner() -> asyncio.Runner:
 
 
 async def ask(served: Harness, door: Door, body: Any, key: str) -> httpx.Response:
-    async with served.client(door.role) as client:
+    async with served.client(door.role, subject="payer-simulator") as client:
         headers = {"Idempotency-Key": key, "Content-Type": "application/json"}
         return await client.request(
             door.method, door.url() + QUERIES.get(str(door), ""), content=json.dumps(body), headers=headers

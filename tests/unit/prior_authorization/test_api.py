@@ -39,8 +39,10 @@ async def case(world: World, member_id: str, hours: float = 0) -> str:
     return id
 
 
-async def post(world: World, path: str, body: object = None, role: Role = Role.COORDINATOR) -> httpx.Response:
-    async with world.harness.client(role) as client:
+async def post(
+    world: World, path: str, body: object = None, role: Role = Role.COORDINATOR, subject: str = "payer-simulator"
+) -> httpx.Response:
+    async with world.harness.client(role, subject=subject) as client:
         return await client.post(path, json=body, headers=world.harness.key())
 
 
@@ -270,7 +272,7 @@ async def test_only_services_may_notify_and_a_token_is_needed() -> None:
     body = notice(await pended(world))
     path = f"/payers/{PAYER_ID}/notifications"
     assert (await post(world, path, body, Role.COORDINATOR)).status_code == 403
-    async with world.harness.client(Role.SERVICE) as client:
+    async with world.harness.client(Role.SERVICE, subject="payer-simulator") as client:
         stranger = {**world.harness.key(), "Authorization": "Bearer nonsense"}
         assert (await client.post(path, json=body, headers=stranger)).status_code == 401
         assert (await client.post(path, content=b"{", headers=world.harness.key())).status_code in (400, 422)

@@ -324,7 +324,7 @@ class Dealings(RuleBasedStateMachine):
             assert after.wait.escalated_at is not None, "a person is called"
 
     async def _post(self, path: str, role: Role, body: Any = None) -> httpx.Response:
-        async with self.harness.client(role) as client:
+        async with self.harness.client(role, subject="payer-simulator") as client:
             return await client.post(path, json=body if body is not None else {}, headers=self.harness.key())
 
     async def _get(self, path: str) -> Any:
