@@ -170,7 +170,7 @@ class ItemRuling(Part):
 
     def units_of(self, quantity: int) -> int:
         """How many units of the ``quantity`` asked for may be given."""
-        if self.units is not None:
+        if self.action in GRANTED and self.units is not None:
             return self.units
         return quantity if self.action in _AS_ASKED else 0
 

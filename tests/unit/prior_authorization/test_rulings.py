@@ -108,6 +108,7 @@ def test_a_dropped_item_does_not_count() -> None:
         ((says(1, A1), says(2, A1, units=12), says(3, A1)), 19),
         ((says(1, A1), says(2, A1), says(3, NA)), None),
         ((says(1, A1), says(2, A6, units=4), says(3, A3)), 5),
+        ((says(1, A1), says(2, A3, units=12), says(3, A3)), 1),
         ((says(1, A3), says(2, A3), says(3, A3)), None),
     ],
 )
