@@ -52,11 +52,18 @@ class World:
         configured: dict[str, Any] = {"payer_url": PAYER_URL, "notify_url": NOTIFY_URL}
         if rules is not None:
             configured["prior_authorization_rules"] = rules
-        http = httpx.AsyncClient(transport=httpx.ASGITransport(app=self._payer_app))
+        self.sent: list[bytes] = []
+        http = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=self._payer_app), event_hooks={"request": [self._note]}
+        )
         self.harness = Harness(Settings, build, http=http, **configured)
         door.app = self.harness.chassis.app
         self._sequences: dict[str, int] = {}
         self.start = self.harness.clock.now()
+
+    async def _note(self, request: httpx.Request) -> None:
+        """What goes to the payer, as it goes."""
+        self.sent.append(request.content)
 
     async def arrive(self, event: Event, subject: str) -> None:
         """Another service's event, in the order of its document."""
