@@ -11,7 +11,6 @@ from functools import partial
 
 from services.prior_authorization.model import Authorization, Contents, Member, RuleBook, State, authorization_id
 from services.prior_authorization.model.authorization import UNSENT
-from services.prior_authorization.model.contesting import member_changed
 from services.prior_authorization.model.evidence import forget
 from services.prior_authorization.model.lifetime import booked, called_off, took_place
 from services.prior_authorization.model.member import learn
@@ -24,8 +23,9 @@ from services.prior_authorization.model.opening import (
     request,
     wants_member,
 )
+from services.prior_authorization.model.transfer import member_changed, open_transfer
 from shared.contracts.intake import PersonChanged
-from shared.contracts.prior_authorization import MemberKnown, MemberWanted
+from shared.contracts.prior_authorization import MemberKnown, MemberWanted, TransferWanted
 from shared.contracts.referrals import (
     AuthorizationRequested,
     ReferralCancelled,
@@ -73,6 +73,9 @@ def reactions(rules: RuleBook) -> tuple[Reactions, ...]:
                 wants=_member,
             ),
             on(ReferralRequested, _handed_on, carry),
+            on(
+                TransferWanted, lambda event: (event.opens,), partial(open_transfer, rules), creates=True, wants=_before
+            ),
             on(AppointmentBooked, _for_visit, booked, when=_LIVE),
             on(AppointmentRescheduled, _for_visit, booked, when=_LIVE),
             on(AppointmentFulfilled, _for_visit, took_place, when=_LIVE),
@@ -102,6 +105,14 @@ def _handed_on(event: ReferralRequested) -> Iterable[str]:
 def _relied_on(event: ReferralCancelled | ReferralFailed | ReferralRejected) -> Iterable[str]:
     """The authorization that the referral relied on: its own, which it may not have heard of, or one handed on."""
     return (event.authorization_id or authorization_id(event.referral_id),)
+
+
+def _opens(event: TransferWanted) -> Iterable[str]:
+    return (event.opens,)
+
+
+def _before(event: TransferWanted, document: Authorization | None) -> Iterable[Want]:
+    return (Ref(Authorization, event.authorization_id), Ref(Member, event.patient_id))
 
 
 def _for_visit(event: AppointmentEvent) -> Iterable[str]:

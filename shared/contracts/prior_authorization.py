@@ -207,6 +207,16 @@ class MemberWanted(Event):
     patient_id: str
 
 
+class TransferWanted(Event):
+    """Private: another payer covers the patient, with whom ``opens`` is to be opened (subject: the old one)."""
+
+    type: ClassVar[str] = "authorization.transfer-wanted.v1"
+    topic: ClassVar[str] = "prior_authorization.work"
+    authorization_id: str
+    patient_id: str
+    opens: str
+
+
 class MemberKnown(Event):
     """Private: what is known of a member was written (subject: the member, whose id is ``patient_id``)."""
 

@@ -165,7 +165,17 @@ def open_directly(
             rules, command.payer_id, None, items, now.date(), expedited=command.expedited, member_known=False
         ),
     )
+    refuse_too_far_back(opened, now)
     return start(opened, now)
+
+
+def refuse_too_far_back(opened: Authorization, now: datetime) -> None:
+    """Flag a request for care that was already given. Raises Conflict where it lies before the payer's window."""
+    today = opened.terms.calendar.day(now)
+    given = min((item.starts for item in opened.items if item.starts is not None), default=today)
+    opened.retrospective = given < today
+    if (today - given).days > opened.terms.retrospective_days:
+        raise Conflict(f"the payer takes requests for care given at most {opened.terms.retrospective_days} days ago")
 
 
 def _replaced(command: OpenAs, facts: Facts) -> Authorization | None:

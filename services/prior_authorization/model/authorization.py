@@ -19,7 +19,7 @@ from services.prior_authorization.model.denials import Denial, PeerToPeer
 from services.prior_authorization.model.evidence import Evidence, Need, Snapshot, missing, snapshot
 from services.prior_authorization.model.items import FIRST, Attachment, Item, Provider, one_item
 from services.prior_authorization.model.rules import Terms
-from services.prior_authorization.model.visits import Visit, VisitStatus
+from services.prior_authorization.model.visits import Continuity, Visit, VisitStatus
 from shared.contracts.base import Coding
 from shared.contracts.prior_authorization import AuthorizationEscalated, Breach, ReviewAction
 from shared.kit.document import Document, Part, derived_id
@@ -265,6 +265,11 @@ class Authorization(Document):
     """The denial or rejection that was looked into last; what stands is in ``current``."""
     talk: PeerToPeer | None = None
     visits: list[Visit] = []
+    transferred_to: str | None = None
+    """The authorization that was opened with the payer who covers the patient now, or would have been."""
+    continuity: Continuity | None = None
+    retrospective: bool = False
+    """Whether the service was given before it was asked for."""
     extended_from: date | None = None
     """The end of the approval for which an extension was asked last."""
     troubles: list[Trouble] = []

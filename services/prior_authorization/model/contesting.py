@@ -25,7 +25,6 @@ from services.prior_authorization.model.authorization import (
 )
 from services.prior_authorization.model.clocks import Limit, end_of, in_force
 from services.prior_authorization.model.denials import (
-    MEMBERS,
     RESUBMISSIONS,
     Correction,
     Denial,
@@ -40,10 +39,8 @@ from services.prior_authorization.model.denials import (
     levels_of,
     track_of,
 )
-from services.prior_authorization.model.member import Member, lack
 from services.prior_authorization.model.rules import AppealPolicy
 from shared.contracts.base import Coding
-from shared.contracts.prior_authorization import MemberKnown
 from shared.kit.decisions import Facts
 from shared.kit.document import derived_id
 from shared.kit.errors import Conflict, IllegalTransition
@@ -155,28 +152,13 @@ def resubmit(document: Authorization, command: Resubmit, facts: Facts, now: date
     Raises IllegalTransition where nothing waits to be corrected, Conflict while something is still to be put right.
     """
     denial = _correcting(document)
-    _mark(document, denial, set(command.corrected), now)
+    mark(document, denial, set(command.corrected), now)
     if command.diagnoses is not None:
         document.diagnoses = command.diagnoses
     left = denial.outstanding
     if left:
         raise Conflict("still to be put right: " + ", ".join(each.code for each in left))
     send_anew(document, denial, now)
-    return document
-
-
-def member_changed(document: Authorization, event: MemberKnown, facts: Facts, now: datetime) -> Authorization:
-    """What is known of the member changed: errors in that are put right, and the request is sent where none is left."""
-    denial, wait = document.denial, document.wait
-    correcting = wait is not None and wait.reason == "correct-and-resubmit"
-    known = facts.get(Member, document.patient_id)
-    if denial is None or not correcting or lack(known, document.payer_id) is not None:
-        return document
-    if not any(each.code in MEMBERS for each in denial.outstanding):
-        return document
-    _mark(document, denial, set(MEMBERS), now)
-    if not denial.outstanding:
-        send_anew(document, denial, now)
     return document
 
 
@@ -210,7 +192,8 @@ def _correcting(document: Authorization) -> Denial:
     return denial
 
 
-def _mark(document: Authorization, denial: Denial, codes: set[str], now: datetime) -> None:
+def mark(document: Authorization, denial: Denial, codes: set[str], now: datetime) -> None:
+    """Note which errors were put right now."""
     denial.corrections = tuple(
         _done(each, now) if each.code in codes and each.done_at is None else each for each in denial.corrections
     )

@@ -165,6 +165,7 @@ class PayerTerms(Row):
     poll_minutes: int = Field(15, ge=1, le=720)
     notifies: bool = False
     shares: int = Field(1, ge=1, le=64)
+    retrospective_days: int = Field(14, ge=0, le=365)
     submit: Budget = Budget()
     poll: Budget = Budget()
 
@@ -230,6 +231,8 @@ class Terms(Part):
     appeal_hours: int = 720
     """The limits in nominal hours: what they are counted by exactly is ``clocks``, where those were kept."""
     poll_minutes: int = 15
+    retrospective_days: int = 14
+    """For how long after it was given a service may still be asked for."""
     line_of_business: LineOfBusiness = LineOfBusiness.OTHER
     clocks: tuple[ClockTerms, ...] = ()
     """The limits in force when it was opened, and those that come into force later: the receipt decides."""
@@ -370,6 +373,7 @@ class RuleBook(Row):
             opens=payer.opens,
             closes=payer.closes,
             poll_minutes=payer.poll_minutes,
+            retrospective_days=payer.retrospective_days,
             line_of_business=payer.line_of_business,
             clocks=clocks,
             decision_hours=Limit.parse(limit.limit).hours,

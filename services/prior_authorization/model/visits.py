@@ -1,8 +1,8 @@
-"""The visits that an authorization is for, as scheduling tells of them."""
+"""The visits that an authorization is for, as scheduling tells of them; and what another payer had approved."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 
 from shared.kit.document import Part
@@ -24,3 +24,13 @@ class Visit(Part):
     status: VisitStatus = VisitStatus.BOOKED
     told: str | None = None
     warned: bool = False
+
+
+class Continuity(Part):
+    """What the payer before had granted of the same care: evidence for the payer now."""
+
+    payer_id: str
+    number: str | None = None
+    valid_from: date | None = None
+    valid_to: date | None = None
+    units: int = 0

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from deploy.simulators.adjudication import Script
-from services.prior_authorization.model import State, authorization_id
+from services.prior_authorization.model import Authorization, State, authorization_id
 from services.prior_authorization.model.lifetime import EXTEND_BEFORE, NEAR
+from shared.contracts.intake import PersonCoverage
 from shared.contracts.prior_authorization import ReviewAction
 from shared.contracts.scheduling import (
     AppointmentBooked,
@@ -161,6 +162,64 @@ async def test_a_service_that_needs_no_approval_needs_no_number() -> None:
     await book(world, "first", 2)
     await world.until(24 * 3)
     assert escalations(world) == []
+
+
+# -- another payer, and care that was given ---------------------------------------------------------------------------
+
+
+async def of_another_payer(world: World) -> None:
+    """Intake tells that another payer covers Tess now."""
+    coverage = PersonCoverage(coverage_id=uid("coverage", "new"), payer_id="other-health", member_id="N-1")
+    await world.know("tess", None, coverage=coverage)
+    await world.settle()
+
+
+async def test_an_unused_approval_is_sought_anew_with_the_payer_who_covers_the_patient_now() -> None:
+    world = await approved()
+    await of_another_payer(world)
+    await world.until(2)
+    old = await world.of("tess")
+    assert escalations(world) == ["coverage-changed"]
+    new = await world.harness.stored(Authorization, old.transferred_to or "")
+    assert new is not None
+    assert (new.payer_id, new.replaces, new.state) == ("other-health", old.id, State.APPROVED)
+    assert new.referral_id == old.referral_id
+    assert new.continuity is not None
+    assert old.current is not None
+    assert (new.continuity.payer_id, new.continuity.number) == (old.payer_id, old.current.number)
+    assert [case.payer_id for case in world.payer.ledger.authorizations] == [old.payer_id, "other-health"]
+    await of_another_payer(world)
+    await world.until(3)
+    assert escalations(world) == ["coverage-changed"], "once for each coverage"
+
+
+async def test_an_approval_in_use_is_left_to_a_person_when_the_payer_changes() -> None:
+    world = await approved()
+    await book(world, "first", 1)
+    await visit(world, "first", AppointmentFulfilled)
+    await of_another_payer(world)
+    await world.until(2)
+    assert escalations(world) == ["coverage-changed-in-use"]
+    assert len(await world.harness.all(Authorization)) == 1
+
+
+@pytest.mark.parametrize(("days", "status"), [(0, 201), (3, 201), (14, 201), (15, 409)])
+async def test_care_that_was_given_is_asked_for_within_the_payers_window(days: int, status: int) -> None:
+    world = World()
+    given = (NOW - timedelta(days=days)).date().isoformat()
+    code = {"system": "http://www.ama-assn.org/go/cpt", "code": "99244"}
+    asked = {
+        "patient_id": uid("patient", "tess"),
+        "coverage_id": uid("coverage"),
+        "payer_id": "acme-health",
+        "items": [{"service": code, "starts": given}],
+    }
+    async with world.harness.client(Role.COORDINATOR) as client:
+        answered = await client.post("/authorizations", json=asked, headers=world.harness.key())
+    assert answered.status_code == status, answered.text
+    if status == 201:
+        (document,) = await world.harness.all(Authorization)
+        assert document.retrospective is (days > 0)
 
 
 # -- extension ------------------------------------------------------------------------------------------------------
