@@ -235,6 +235,10 @@ class Dealings(RuleBasedStateMachine):
         appeals = sum(1 for claim in self.payer.chain if sent[claim].certification != "I")
         open_level = self.policy != "none" and appeals < self.levels
         wrong_data = standing.words.reasons == ("0P",)
+        heard = self.payer.heard[standing.claim].letters
+        otherwise = any(each.words.action == "A3" and each.words.reasons != ("0P",) for each in heard)
+        if wrong_data and document.state is State.DENIED_FINAL and otherwise:
+            return  # It had ended with other reasons, and others were told that it had.
         if wrong_data and self.resubmitted < 2:
             assert document.state in (State.DENIED, State.APPEALING, State.SUBMITTING)
         elif document.state is State.SUBMITTING:
