@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from shared.kit.clock import FrozenClock
 from tests.unit.simulators.world import (
     ELIGIBILITY,
     INQUIRE,
+    PAS,
     START,
     SUBMIT,
     Json,
@@ -359,6 +361,33 @@ async def test_a_revision_of_what_is_pended_replaces_it(world: World) -> None:
     world.clock.advance(26 * HOUR)
     await world.payer.tick()
     assert (await world.authorization())["current"]["units_granted"] == 6
+
+
+async def test_an_item_that_an_update_takes_out_is_answered_c_and_asks_for_no_unit(world: World) -> None:
+    await world.submit("a1", "M-1", units=4)
+    update = bundle("a2", "M-1", certification="S", related="a1", units=6)
+    claim = update["entry"][0]["resource"]
+    flag = {"url": PAS + "modifierextension-infoCancelled", "valueBoolean": True}
+    cancelled = copy.deepcopy(claim["item"][0]) | {"sequence": 2, "modifierExtension": [flag]}
+    cancelled["extension"][0]["valueCodeableConcept"]["coding"][0]["code"] = "3"
+    claim["item"].append(cancelled)
+    mixed = await world.http.post(SUBMIT, json=update)
+    assert mixed.status_code == 422
+    claim["extension"] = [copy.deepcopy(claim["item"][0]["extension"][0])]
+    answer = await world.http.post(SUBMIT, json=update)
+    assert answer.status_code == 200, answer.text
+    assert [review(item)["action"] for item in response_of(answer.json())["item"]] == ["A1", "C"]
+    assert (await world.authorization())["current"]["units_granted"] == 6
+
+
+async def test_a_subscription_is_taken_and_renewed_under_its_id(world: World) -> None:
+    url = SUBMIT.replace("Claim/$submit", "Subscription")
+    made = await world.http.post(url, json={"resourceType": "Subscription", "end": "2026-06-01T00:00:00Z"})
+    id = made.json()["id"]
+    renewed = await world.http.put(f"{url}/{id}", json={"resourceType": "Subscription", "end": "2026-09-01T00:00:00Z"})
+    assert (made.status_code, renewed.status_code, renewed.json()["id"]) == (201, 200, id)
+    assert (await world.http.put(f"{url}/other", json={"resourceType": "Subscription"})).status_code == 404
+    assert (await world.http.post(url, json={"resourceType": "Claim"})).status_code == 422
 
 
 async def test_a_related_claim_that_nobody_submitted_is_not_found(world: World) -> None:
