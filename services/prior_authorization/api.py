@@ -341,7 +341,7 @@ def _authorizations(rules: RuleBook) -> Routes:
         pieces = tuple(piece.read(place, call.now) for place, piece in enumerate(body.items))
         for piece, sent in zip(pieces, body.items, strict=True):
             kept = KeepContents(patient_id=document.patient_id, data=sent.data)
-            await call.put(Contents, contents_id(id, piece.sha256), kept, keep, answer=lambda _: {})
+            await call.bring(document, Contents, contents_id(id, piece.sha256), kept, keep)
         return await call.change(Authorization, id, AddEvidence(pieces=pieces), add_evidence)
 
     @found.post("/{id}/extend-clock", roles=CHASERS)

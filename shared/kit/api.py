@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
@@ -34,6 +34,7 @@ from shared.kit.errors import (
     Invalid,
     Malformed,
     NotFound,
+    Stale,
     TooLarge,
     Unavailable,
 )
@@ -165,6 +166,19 @@ class CallContext:
     ) -> Reply:
         """Decide on a document that may be there or not."""
         return await self._run(document, id, command, decide, Exists.EITHER, status, wants, answer)
+
+    async def bring(self, owner: Document, document: type[D], id: str, command: object, decide: Decision) -> None:
+        """Decide on a document that comes along with a change of ``owner``, which is asked for next.
+
+        If-Match is about the owner. Raises Stale before anything is written where it names another version of it.
+        """
+        request = self._request
+        again = request.key is not None and request.key in owner.requests
+        if request.if_match not in (None, owner.version) and not again:
+            raise Stale()
+        await self._door.commands.run(
+            document, id, command, decide, replace(request, if_match=None), exists=Exists.EITHER, status=200
+        )
 
     async def _run(
         self,

@@ -208,6 +208,8 @@ def update(document: Authorization, command: Update, facts: Facts, now: datetime
         raise Conflict("only what the payer has pended or approved can be updated")
     if document.update is not None:
         raise Conflict("an update is on its way; the payer's answer to it comes first")
+    if document.newest is None:
+        raise Conflict("the payer approved it without a claim; there is nothing to update")
     prior = to_cancel(document)
     items = _updated(document, command)
     _check(items, len(document.diagnoses), len(document.providers))

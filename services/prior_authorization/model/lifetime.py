@@ -10,7 +10,15 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 
 from services.prior_authorization.model.answers import GRANTED, Ruling
-from services.prior_authorization.model.authorization import OF_VISITS, Authorization, Kind, Owner, State, Submission
+from services.prior_authorization.model.authorization import (
+    OF_VISITS,
+    Authorization,
+    Kind,
+    Owner,
+    State,
+    Submission,
+    seal,
+)
 from services.prior_authorization.model.items import Item
 from services.prior_authorization.model.visits import Visit, VisitStatus
 from shared.contracts.prior_authorization import AuthorizationEscalated, AuthorizationFinancialNotice
@@ -187,14 +195,18 @@ def visit_near(document: Authorization, due: Due, facts: Facts, now: datetime) -
 
 
 def near_its_end(document: Authorization, due: Due, facts: Facts, now: datetime) -> Authorization:
-    """The approval ends before a visit it has units for: an extension is sent, once for each end."""
+    """The approval ends before a visit it has units for: an extension is sent, once for each end.
+
+    Where the payer's requirement was satisfied without a claim nothing can be extended: the visit is told to a person.
+    """
     ruling = granted(document)
-    if ruling is None or ruling.valid_to is None:
+    if ruling is None or ruling.valid_to is None or document.newest is None:
         return document
     visit = _beyond(document, ruling)
     if visit is None or document.update is not None:
         return document
     document.extended_from = ruling.valid_to
+    items = _until(document, ruling.valid_to)
     document.updates += 1
     document.update = Submission(
         id=derived_id(document.id, "update-claim", str(document.updates)),
@@ -202,8 +214,9 @@ def near_its_end(document: Authorization, due: Due, facts: Facts, now: datetime)
         extends=True,
         prior=ruling.claim_id,
         opened_at=now,
-        items=_until(document, ruling.valid_to),
+        items=items,
         attached=document.attached,
+        snapshot=seal(document, items),
     )
     document.update_id = document.update.id
     document.wake("update", now)

@@ -20,6 +20,7 @@ from shared.kit.store.port import Found
 from shared.kit.testing.harness import Harness
 from shared.kit.testing.memory_store import MemoryStore
 from tests.contract.services import WIRING
+from tests.unit.prior_authorization import coverage
 
 Json = dict[str, Any]
 
@@ -276,9 +277,23 @@ BODIES: dict[tuple[str, str, str], Json] = {
         "items": [{"service": {"system": "http://www.ama-assn.org/go/cpt", "code": "29881"}, "kind": "surgery"}],
     },
     ("prior_authorization", "POST", "/authorizations/{id}/cancel"): {"reason": "coordinator"},
+    ("prior_authorization", "POST", "/authorizations/{id}/evidence"): {
+        "items": [{"kind": "note", "type": "11488-4", "data": "JVBERi0xLjQ="}]
+    },
     ("prior_authorization", "POST", "/authorizations/{id}/extend-clock"): {"days": 14},
     ("prior_authorization", "POST", "/authorizations/{id}/update"): {"change": [{"sequence": 1, "quantity": 3}]},
     ("prior_authorization", "POST", "/payers/{payer_id}/notifications"): NOTIFICATION,
+    ("prior_authorization", "POST", "/requirements"): {
+        "payer_id": "acme-health",
+        "system": "http://www.ama-assn.org/go/cpt",
+        "code": "99244",
+        "age": 41,
+    },
+    ("prior_authorization", "POST", "/requirements/answers"): {
+        "payer_id": "acme-health",
+        "patient_id": PATIENT,
+        "resource": coverage.order(),
+    },
     ("referrals", "POST", "/referrals"): {
         "patient_id": PATIENT,
         "service": {"system": "http://www.ama-assn.org/go/cpt", "code": "92004"},
@@ -359,7 +374,10 @@ BODIES: dict[tuple[str, str, str], Json] = {
 }
 """A well-formed body for each route that takes one; what it refers to need not be there."""
 
-QUERIES: dict[str, str] = {"scheduling POST /calendars/{resource_id}/fhir-slots": "?timezone=America/Chicago"}
+QUERIES: dict[str, str] = {
+    "prior_authorization GET /requirements": "?payer_id=acme-health&system=urn:x&code=99244",
+    "scheduling POST /calendars/{resource_id}/fhir-slots": "?timezone=America/Chicago",
+}
 """Query parameters that a route cannot do without."""
 
 FHIR_BODIES = frozenset(key for key, body in BODIES.items() if "resourceType" in body)
