@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from fastapi import Path, Query, Request
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from services.prior_authorization import fhir, letters, parking, requirements
+from services.prior_authorization import fhir_api, letters, parking, requirements
 from services.prior_authorization.letters import LetterKind
 from services.prior_authorization.model import Authorization, Item, Kind, Member, Payer, RuleBook, State, lifetime
 from services.prior_authorization.model.answers import ItemRuling, PayerAnswer, Ruling, Source, Unusable
@@ -218,9 +218,9 @@ class TakeNotification:
         self.answer, self.key = answer, key
 
 
-def routes(rules: RuleBook, notifier: str) -> tuple[Routes, ...]:
-    """All routes of this service, under these rules; ``notifier`` may notify for any payer."""
-    return requirements.routes(rules), _authorizations(rules), _payers(rules, notifier), _fhir()
+def routes(rules: RuleBook, notifier: str, npi: str) -> tuple[Routes, ...]:
+    """All routes of this service, under these rules; ``notifier`` may notify for any payer, ``npi`` asks payers."""
+    return requirements.routes(rules), _authorizations(rules), _payers(rules, notifier), fhir_api.routes(npi)
 
 
 def _authorizations(rules: RuleBook) -> Routes:
@@ -404,18 +404,6 @@ def _payers(rules: RuleBook, notifier: str) -> Routes:
             await call.change(Authorization, document.id, TakeNotification(answer, key), take_notification)
         await _hear(call, payer_id, active=notification.active)
         return Reply(200, {"taken": [document.id for document, _ in known]})
-
-    return found
-
-
-def _fhir() -> Routes:
-    found = Routes(prefix="/fhir", tags=("fhir",))
-
-    @found.get("/ClaimResponse/{id}", roles=READERS)
-    async def claim_response(id: DocumentId, call: Call) -> Reply:
-        """The authorization as a FHIR R4 ClaimResponse."""
-        document = await call.read(Authorization, id)
-        return call.show(document, fhir.claim_response(document))
 
     return found
 

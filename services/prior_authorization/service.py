@@ -65,6 +65,6 @@ def build(settings: Settings, http: httpx.AsyncClient) -> Service:
         documents=DOCUMENTS,
         reactions=reactions(rules),
         jobs=jobs(client, rules),
-        routes=routes(rules, settings.payer_notifier),
+        routes=routes(rules, settings.payer_notifier, settings.requestor_npi),
         roles=ROLES,
     )
