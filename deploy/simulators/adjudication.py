@@ -53,7 +53,8 @@ class Script(BaseModel):
 
     ``pend_hours``: pended first and decided that much later. ``copies``: how often each notification is sent.
     ``units``: granted per item where the action is A2 or A6; by default half, at least one. ``busy``, ``error`` and
-    ``lost`` count submissions answered so; ``slow`` those whose answer comes late.
+    ``lost`` count submissions answered so; ``slow`` those whose answer comes late. ``human_reviewed``: whether a person
+    looked at a decision, where the payer says so.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,6 +74,7 @@ class Script(BaseModel):
     lost: int = Field(0, ge=0)
     slow: int = Field(0, ge=0)
     retry_after: int = Field(2, ge=0)
+    human_reviewed: bool | None = None
 
 
 _PHRASES: tuple[tuple[str, dict[str, object]], ...] = (
@@ -171,6 +173,7 @@ def rule(
         units_requested=sum(units),
         units_granted=sum(granted(script, action, asked) for asked in units),
         reasons=script.reasons if action is ReviewAction.NOT_CERTIFIED else (),
+        human_reviewed=None if action is ReviewAction.PENDED else script.human_reviewed,
     )
 
 

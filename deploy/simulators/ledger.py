@@ -61,7 +61,10 @@ class Received(Fact):
 
 
 class Ruling(Fact):
-    """A decision: X12 306 action, and what was granted, dates inclusive. ``claim`` is the attempt id it answers."""
+    """A decision: X12 306 action, and what was granted, dates inclusive. ``claim`` is the attempt id it answers.
+
+    ``human_reviewed``: whether a person looked at it, where the payer says so.
+    """
 
     at: Moment
     claim: str
@@ -72,6 +75,7 @@ class Ruling(Fact):
     units_requested: int
     units_granted: int
     reasons: tuple[str, ...] = ()
+    human_reviewed: bool | None = None
 
 
 class Notification(Fact):

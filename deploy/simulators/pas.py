@@ -25,6 +25,7 @@ AUTHORIZATION_NUMBER = PAS + "extension-authorizationNumber"
 ADMINISTRATION_REFERENCE = PAS + "extension-administrationReferenceNumber"
 REVIEW_ACTION = PAS + "extension-reviewAction"
 REVIEW_ACTION_CODE = PAS + "extension-reviewActionCode"
+REVIEWER = PAS + "extension-claimResponseReviewer"
 ITEM_ISSUE_DATE = PAS + "extension-itemPreAuthIssueDate"
 ITEM_PERIOD = PAS + "extension-itemPreAuthPeriod"
 ITEM_AUTHORIZED_DETAIL = PAS + "extension-itemAuthorizedDetail"
@@ -421,6 +422,9 @@ def claim_response(
         "outcome": "complete",
         "item": [_answered_item(item, payer_id, ruling, script) for item in answered.items],
     }
+    if ruling.human_reviewed is not None:
+        flag = {"url": "wasHumanReviewedFlag", "valueBoolean": ruling.human_reviewed}
+        response["extension"] = [{"extension": [flag], "url": REVIEWER}]
     if ruling.number is not None:
         response["preAuthRef"] = ruling.number
         response["preAuthPeriod"] = _period(ruling)

@@ -419,6 +419,21 @@ class Payer:
         self._scripts[member_id] = script
         self._spent = {key: spent for key, spent in self._spent.items() if key[1] != member_id}
 
+    def reconsider(self, payer_id: str, name: str, action: ReviewAction) -> Ruling:
+        """Decide a case anew without being asked to: its latest decision is replaced, and notified where that is done.
+
+        ``name`` is an attempt id, a reference or a number of the case. Raises LookupError where nothing is decided.
+        """
+        case = self._find(payer_id, name)
+        if case is None or case.entry.current is None or case.pending is not None:
+            raise LookupError(name)
+        claim = case.entry.current.claim
+        submission, script = case.submissions[claim], case.scripts[claim]
+        ruling = self._record(case, submission, script, action, self._now())
+        if script.notify:
+            self._notify(case, submission, script, ruling)
+        return ruling
+
     def outage(self, count: int, *, status: int = 503, retry_after: int = 2, payer_id: str | None = None) -> None:
         """Refuse the next ``count`` FHIR requests."""
         self._outages.append(Outage(status, count, retry_after, payer_id))

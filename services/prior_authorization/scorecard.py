@@ -48,7 +48,7 @@ async def scorecard(bus: Bus, as_of: datetime, arguments: argparse.Namespace) ->
     """Print the scorecard; 1 where the topic cannot be read to its end, or holds what cannot be understood."""
     tally, unreadable = Tally(), 0
     try:
-        async for told in _heard(bus.history(AuthorizationEvent.topic)):
+        async for told in heard(bus.history(AuthorizationEvent.topic)):
             if told is None:
                 unreadable += 1
             else:
@@ -63,7 +63,7 @@ async def scorecard(bus: Bus, as_of: datetime, arguments: argparse.Namespace) ->
     return 1 if unreadable else 0
 
 
-async def _heard(history: AsyncIterator[Batch]) -> AsyncIterator[Told | None]:
+async def heard(history: AsyncIterator[Batch]) -> AsyncIterator[Told | None]:
     """The events that are counted; None for each record that cannot be understood."""
     async for batch in history:
         for record in batch:
