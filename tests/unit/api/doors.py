@@ -276,11 +276,18 @@ BODIES: dict[tuple[str, str, str], Json] = {
         "payer_id": "acme-health",
         "items": [{"service": {"system": "http://www.ama-assn.org/go/cpt", "code": "29881"}, "kind": "surgery"}],
     },
+    ("prior_authorization", "POST", "/authorizations/{id}/appeal"): {"expedited": True},
     ("prior_authorization", "POST", "/authorizations/{id}/cancel"): {"reason": "coordinator"},
     ("prior_authorization", "POST", "/authorizations/{id}/evidence"): {
         "items": [{"kind": "note", "type": "11488-4", "data": "JVBERi0xLjQ="}]
     },
     ("prior_authorization", "POST", "/authorizations/{id}/extend-clock"): {"days": 14},
+    ("prior_authorization", "POST", "/authorizations/{id}/peer-to-peer"): {
+        "offers": [{"start": "2026-03-05T15:00:00Z", "end": "2026-03-05T15:30:00Z"}]
+    },
+    ("prior_authorization", "POST", "/authorizations/{id}/peer-to-peer/book"): {"start": "2026-03-05T15:00:00Z"},
+    ("prior_authorization", "POST", "/authorizations/{id}/peer-to-peer/outcome"): {"outcome": "upheld"},
+    ("prior_authorization", "POST", "/authorizations/{id}/resubmit"): {"corrected": ["72"]},
     ("prior_authorization", "POST", "/authorizations/{id}/update"): {"change": [{"sequence": 1, "quantity": 3}]},
     ("prior_authorization", "POST", "/payers/{payer_id}/notifications"): NOTIFICATION,
     ("prior_authorization", "POST", "/requirements"): {

@@ -58,7 +58,7 @@ async def ask(
     if key is not None:
         sent["Idempotency-Key"] = served.key()["Idempotency-Key"] if key == "fresh" else key
     if authorization == "valid":
-        authorization = f"Bearer {served.issuer.token(door.role)}"
+        authorization = "Bearer " + served.issuer.token(door.role, subject="payer-simulator")
     if authorization is not None:
         sent["Authorization"] = authorization
     if content is None and (body is not None or door.takes_body):

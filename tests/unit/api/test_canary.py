@@ -304,7 +304,7 @@ class Cuckoo:
         query: str = "",
     ) -> None:
         sent = {
-            "Authorization": f"Bearer {self._town.issuer.token(door.role)}",
+            "Authorization": "Bearer " + self._town.issuer.token(door.role, subject="payer-simulator"),
             "Idempotency-Key": f"bad-{self._sent}",
             "Content-Type": "application/json",
             **(headers or {}),
