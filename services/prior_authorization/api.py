@@ -41,7 +41,15 @@ from services.prior_authorization.model.evidence import (
     keep,
 )
 from services.prior_authorization.model.evidence import Evidence as Piece
-from services.prior_authorization.model.opening import AddEvidence, Seek, Withdraw, add_evidence, seek, withdraw
+from services.prior_authorization.model.opening import (
+    AddEvidence,
+    Seek,
+    Withdraw,
+    add_evidence,
+    check_of_use,
+    seek,
+    withdraw,
+)
 from services.prior_authorization.model.payer import HearPayer, hear, payer_key, worth_noting
 from services.prior_authorization.model.people import (
     AcceptDenial,
@@ -338,6 +346,7 @@ def _authorizations(rules: RuleBook) -> Routes:
     async def attach(id: DocumentId, body: EvidenceBody, call: Call) -> Reply:
         """Documents, notes, results and answered questionnaires to be sent along, with their bytes."""
         document = await call.read(Authorization, id)
+        check_of_use(document)
         pieces = tuple(piece.read(place, call.now) for place, piece in enumerate(body.items))
         for piece, sent in zip(pieces, body.items, strict=True):
             kept = KeepContents(patient_id=document.patient_id, data=sent.data)

@@ -166,8 +166,7 @@ def add_evidence(document: Authorization, command: AddEvidence, facts: Facts, no
 
     The same piece again changes nothing. Raises Conflict where it can be of no use.
     """
-    if document.state in Authorization.terminal or document.state is State.CANCELLING:
-        raise Conflict("nothing will be sent for this authorization any more")
+    check_of_use(document)
     for piece in command.pieces:
         _attach(document, piece)
     if document.state is State.AWAITING_EVIDENCE:
@@ -175,6 +174,12 @@ def add_evidence(document: Authorization, command: AddEvidence, facts: Facts, no
     elif document.state is State.SUBMITTING and document.newest is None and not document.wanting:
         document.wake("submit", now)
     return document
+
+
+def check_of_use(document: Authorization) -> None:
+    """Raises Conflict where evidence can be of no use any more."""
+    if document.state in Authorization.terminal or document.state is State.CANCELLING:
+        raise Conflict("nothing will be sent for this authorization any more")
 
 
 def _attach(document: Authorization, piece: Evidence) -> None:
