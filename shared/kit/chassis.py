@@ -226,7 +226,8 @@ class Chassis:
                 if self.clock.monotonic() >= renew_at:
                     renew_at = self.clock.monotonic() + self.settings.poll_seconds  # where the store does not answer
                     renewed = await worker.leases.renew()
-                    renew_at = self.clock.monotonic() + (self.settings.lease_seconds / 3 if renewed else 0.05)
+                    settled = renewed and not worker.leases.taking_over
+                    renew_at = self.clock.monotonic() + (self.settings.lease_seconds / 3 if settled else 0.05)
                 if self.clock.monotonic() >= sweep_at:
                     await worker.sweep()
                     sweep_at = self.clock.monotonic() + max(0.5, self.settings.sweep_after_seconds / 2)

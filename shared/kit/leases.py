@@ -56,6 +56,8 @@ class Leases:
         self._horizon = horizon
         self._busy = busy
         self._held: dict[int, int] = {}
+        self._unstamped: dict[int, int] = {}
+        """Slots that the table gives us, with their epochs, while not all of their documents carry these."""
         self._leaving: set[int] = set()
         self._seen: dict[str, _Seen] = {}
         self._until = float("-inf")
@@ -66,6 +68,11 @@ class Leases:
         if not self.holds():
             return {}
         return {slot: epoch for slot, epoch in self._held.items() if slot not in self._leaving}
+
+    @property
+    def taking_over(self) -> bool:
+        """Whether slots of ours cannot be used yet: the sooner the next ``renew``, the sooner they can."""
+        return bool(self._unstamped)
 
     def holds(self) -> bool:
         """Whether the lease is certainly still ours."""
@@ -96,15 +103,18 @@ class Leases:
         # A beat is first seen when it was read, not when reading began: it may have been written in between.
         workers, owners = self._alive(table, self._clock.monotonic())
         epochs: list[int] = list(table["epochs"])
-        mine = {slot for slot in owners.get(self.worker, []) if self._held.get(slot) == epochs[slot]}
+        known = {**self._held, **self._unstamped}
+        mine = {slot for slot in owners.get(self.worker, []) if known.get(slot) == epochs[slot]}
         # What the table gives to others is not ours from now on, also where the answer to our handing it over was lost.
         self._held = {slot: epoch for slot, epoch in self._held.items() if slot in mine}
+        self._unstamped = {slot: epoch for slot, epoch in self._unstamped.items() if slot in mine}
         self._leaving &= mine
         surplus = self._hand_over(mine, workers)
         mine -= surplus
         for slot in surplus:
             # From now on, whether or not we hear that the table says so: others may take it as soon as it does.
             self._held.pop(slot, None)
+            self._unstamped.pop(slot, None)
             self._leaving.discard(slot)
         taken = self._take(mine, owners, workers)
         for slot in taken:
@@ -119,11 +129,12 @@ class Leases:
         outcome = (await self._store.write(COLLECTION, [Write(self.queue, table["version"], change)]))[0]
         if outcome is not Outcome.WON:
             return False
-        if taken:
-            new = {slot: epochs[slot] for slot in taken}
-            await self._store.stamp(self._collection, new, self._clock.now() + self._horizon, self._due_queue)
-            self._held.update(new)
-        self._held = {slot: epoch for slot, epoch in self._held.items() if slot in mine or slot in taken}
+        self._unstamped.update({slot: epochs[slot] for slot in taken})
+        if self._unstamped:
+            new, until = dict(self._unstamped), self._clock.now() + self._horizon
+            for slot in await self._store.stamp(self._collection, new, until, self._due_queue):
+                if self._unstamped.get(slot) == new[slot]:  # not given up meanwhile
+                    self._held[slot] = self._unstamped.pop(slot)
         self._until = began + self._lease
         return True
 
@@ -160,6 +171,7 @@ class Leases:
     async def leave(self) -> None:
         """Give everything up at once, so that others need not wait for the lease to end."""
         self._held.clear()
+        self._unstamped.clear()
         self._until = float("-inf")
         for _ in range(10):
             found = await self._store.load(COLLECTION, [self.queue])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from pymongo import AsyncMongoClient
+from pymongo.errors import PyMongoError
 
 from shared.kit.document import SLOTS
 from shared.kit.store.mongodb import Driver, MongoStore
@@ -95,6 +98,37 @@ async def test_a_query_by_a_field_without_an_index_is_seen_to_read_everything(mo
     plan = await store.plan("thing", {"sequence": {"$gte": 1}}, sort="sequence", limit=10)
 
     assert "COLLSCAN" in set(stages(plan)), plan
+    await store.close()
+
+
+# -- a process that freezes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.native
+async def test_a_process_frozen_in_the_middle_of_a_bulk_holds_its_documents_for_seconds(mongodb_uri: str) -> None:
+    database = f"frozen-{uuid4().hex}"
+    store = MongoStore(mongodb_uri, database)
+    client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(mongodb_uri, retryWrites=False)
+    if "secantusVersion" not in await client.admin.command("buildInfo"):
+        pytest.skip("this server groups the commits of a bulk by itself: no transaction is used")
+    ids = [f"{n}" for n in range(10)]
+    await store.write("thing", [fresh(id) for id in ids])
+    assert await store.write("thing", [Write(id, 1, {"version": 2}) for id in ids]) == [Outcome.WON] * 10
+
+    session = client.start_session()
+    await session.start_transaction()
+    await client[database]["thing"].update_one({"_id": "3"}, {"$set": {"by": "who froze"}}, session=session)
+    alone = asyncio.wait_for(store.write("thing", [Write("3", 2, {"version": 3})]), 20)
+    together = asyncio.wait_for(store.write("thing", [Write(id, 2, {"version": 3}) for id in ids]), 20)
+    outcomes = await asyncio.gather(alone, together)
+
+    told = Counter(outcome for each in outcomes for outcome in each)
+    assert told == {Outcome.WON: 10, Outcome.LOST: 1}
+    assert {raw["version"] for raw in await store.find("thing", {})} == {3}
+    with pytest.raises(PyMongoError):
+        await session.commit_transaction()
+    assert "by" not in (await store.load("thing", ["3"]))[0]
+    await client.close()
     await store.close()
 
 

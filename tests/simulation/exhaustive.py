@@ -618,13 +618,14 @@ class _SeenStore(MemoryStore):
             self._process.stage.fenced(self._process, name, stored.get(write.id)["slot"], write.epoch)
         return outcome
 
-    async def stamp(self, collection: str, slots: Mapping[int, int], until: datetime, queue: str = "") -> None:
-        await super().stamp(collection, slots, until, queue)
+    async def stamp(self, collection: str, slots: Mapping[int, int], until: datetime, queue: str = "") -> set[int]:
+        done = await super().stamp(collection, slots, until, queue)
         stamped = self._process.stage.stamped
         for document in map(self._of(collection).get, self._of(collection).texts):
             slot, due = document["slot"], document.get("due")
             if slot in slots and due is not None and due <= until:
                 stamped[slot] = max(stamped.get(slot, 0), slots[slot])
+        return done
 
 
 class _FineBus(MemoryBus):

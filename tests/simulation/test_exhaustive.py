@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -49,8 +49,9 @@ def nobody_is_fenced() -> Any:
 def nobody_stamps() -> Any:
     """6: a new owner reads without having stamped its epoch."""
 
-    async def stamp(self: MemoryStore, collection: str, slots: object, until: object) -> None:
+    async def stamp(self: MemoryStore, collection: str, slots: Mapping[int, int], *rest: object) -> set[int]:
         await self._gate("store.stamp")
+        return set(slots)
 
     return replaced(MemoryStore, "stamp", stamp)
 

@@ -22,6 +22,7 @@ import httpx
 from shared.kit.bus.port import Message
 from shared.kit.chassis import Chassis
 from shared.kit.clock import FrozenClock
+from shared.kit.document import SLOTS
 from shared.kit.duework import DueWorker
 from shared.kit.service import Service
 from shared.kit.settings import KitSettings
@@ -134,7 +135,8 @@ class World:
         self.declared = {each.name: each for each in services}
         self.doubled = frozenset(self.random.sample(sorted(self.declared), min(2, len(self.declared))))
         """Services of which two processes run, at odds with each other."""
-        self.stores: dict[str, MemoryStore] = {each.name: MemoryStore() for each in services}
+        at_once = 100 if seed % 3 == 1 else SLOTS
+        self.stores: dict[str, MemoryStore] = {each.name: MemoryStore(slots_at_once=at_once) for each in services}
         self.processes: list[Process] = []
         self.hosts: dict[str, httpx.AsyncBaseTransport] = {}
         self.others: list[Actor] = []
@@ -260,8 +262,8 @@ class World:
         return found
 
     def _soon_over(self, worker: DueWorker) -> bool:
-        """Whether a process would renew this lease by now: a third of it is over, or all."""
-        return self.clock.monotonic() > worker.leases._until - LEASE * 2 / 3
+        """Whether a process would renew this lease by now: a third of it is over, or all, or there is more to take."""
+        return worker.leases.taking_over or self.clock.monotonic() > worker.leases._until - LEASE * 2 / 3
 
     def _reading(self, process: Process, group: str) -> Callable[[], Awaitable[int]]:
         async def step() -> int:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,14 +24,18 @@ _LIFETIME = 2
 """Seconds after which the server takes back a transaction whose client says nothing more: a process that was frozen in
 the middle of one holds its documents until then, and those who wait for them wait no longer."""
 
+_ASKED_EVERY = 30.0
+"""Seconds after which the server is asked, and told, again: it may have been started anew, or be another."""
+
 
 class OneCommit:
-    """How bulks are committed on the server of ``client``, which is asked once."""
+    """How bulks are committed on the server of ``client``."""
 
     def __init__(self, client: Any, concern: WriteConcern) -> None:
         self._client = client
         self._concern = concern
-        self._wanted: bool | None = None
+        self._wanted = False
+        self._asked_at = float("-inf")
 
     async def lands(self, collection: Any, inserts: Sequence[InsertOne[Any]], updates: Sequence[Update]) -> bool:
         """Whether all of these were done, in one commit. If not, nothing was: one of them lost, or it is not for here.
@@ -60,8 +65,10 @@ class OneCommit:
         return True
 
     async def _is_wanted(self) -> bool:
-        if self._wanted is None:
+        now = asyncio.get_running_loop().time()
+        if now - self._asked_at >= _ASKED_EVERY:
             self._wanted = await self._bounded()
+            self._asked_at = now
         return self._wanted
 
     async def _bounded(self) -> bool:

@@ -5,6 +5,7 @@ The only module of the system that imports a driver.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -35,6 +36,11 @@ from shared.kit.store.port import (
 
 _DUPLICATE_KEY = 11000
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
+_STAMPING = 1.0
+"""Seconds after which no more slots are stamped at once: much less than a lease."""
+_LITTLE = 2_000
+"""So many documents are stamped by one update, and read to be stamped."""
+
 _JOURNALED = WriteConcern(w="majority", j=True)
 
 Driver = Literal["pymongo", "motor"]
@@ -202,29 +208,38 @@ class MongoStore:
                     ordered=False,
                 )
 
-    async def stamp(self, collection: str, slots: Mapping[int, int], until: datetime, queue: str = "") -> None:
-        """Raise the queue's epoch of each slot's documents that are due in it until ``until``.
+    async def stamp(self, collection: str, slots: Mapping[int, int], until: datetime, queue: str = "") -> set[int]:
+        """Raise the queue's epoch of each slot's documents that are due in it until ``until``; which slots are done.
 
-        One update an epoch, not one a slot: a worker that takes many slots at once mostly finds them at few epochs.
+        One update an epoch where little is due at all: a worker that takes many slots at once mostly finds them at few
+        epochs. Else slot by slot and page by page: a lease would be over before hundreds of thousands in one.
         """
         if not slots:
-            return
-        stamped = epoch_field(queue)
+            return set()
+        due, stamped = due_field(queue), epoch_field(queue)
+        time = {due: {"$gte": EPOCH, "$lte": until}}
+        if len(await self.find(collection, time, sort=due, limit=_LITTLE, fields=())) < _LITTLE:
+            for epoch in sorted(set(slots.values())):
+                some = sorted(slot for slot, at in slots.items() if at == epoch)
+                await self._stamp_all(
+                    collection, {**time, "slot": {"$in": some}, stamped: {"$lt": epoch}}, epoch, stamped
+                )
+            return set(slots)
+        loop, done = asyncio.get_running_loop(), set[int]()
+        end = loop.time() + _STAMPING
+        for slot, epoch in slots.items():
+            wanted = {"slot": slot, **time, stamped: {"$lt": epoch}}
+            while loop.time() < end:
+                page = await self.find(collection, wanted, sort=due, limit=_LITTLE, fields=())
+                await self._stamp_all(collection, {"_id": {"$in": [each["_id"] for each in page]}}, epoch, stamped)
+                if len(page) < _LITTLE:
+                    done.add(slot)
+                    break
+        return done
+
+    async def _stamp_all(self, collection: str, wanted: Conditions, epoch: int, stamped: str) -> None:
         async with _answering():
-            await self._collection(collection).bulk_write(
-                [
-                    UpdateMany(
-                        {
-                            due_field(queue): {"$gte": EPOCH, "$lte": until},
-                            "slot": {"$in": sorted(slot for slot, at in slots.items() if at == epoch)},
-                            stamped: {"$lt": epoch},
-                        },
-                        {"$set": {stamped: epoch}},
-                    )
-                    for epoch in sorted(set(slots.values()))
-                ],
-                ordered=False,
-            )
+            await self._collection(collection).update_many(dict(wanted), {"$set": {stamped: epoch}})
 
     async def append(self, collection: str, entries: Sequence[Mapping[str, Any]]) -> None:
         """Add entries that are never changed."""

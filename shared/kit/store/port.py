@@ -111,8 +111,11 @@ class Store(Protocol):
         """Take events up to a sequence out of the outboxes of these documents; changes no version."""
         ...
 
-    async def stamp(self, collection: str, slots: Mapping[int, int], until: datetime, queue: str = "") -> None:
-        """Raise the queue's epoch of each slot's documents that are due in it until ``until`` to the slot's epoch."""
+    async def stamp(self, collection: str, slots: Mapping[int, int], until: datetime, queue: str = "") -> set[int]:
+        """Raise the queue's epoch of each slot's documents that are due in it until ``until`` to the slot's epoch.
+
+        Returns the slots that are done: with many documents not all of them, so that it never takes long.
+        """
         ...
 
     async def append(self, collection: str, entries: Sequence[Mapping[str, Any]]) -> None:

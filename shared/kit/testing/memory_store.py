@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from shared.kit.document import due_field, epoch_field
+from shared.kit.document import SLOTS, due_field, epoch_field
 from shared.kit.store.mongodb import decode, encode
 from shared.kit.store.port import Conditions, Found, Index, Outcome, Unstorable, Write, is_unset_when_none
 
@@ -64,15 +64,21 @@ class Collection:
 
 
 class MemoryStore:
-    """A database in memory. What is read back is a copy, as from a server."""
+    """A database in memory. What is read back is a copy, as from a server.
 
-    def __init__(self, collections: dict[str, Collection] | None = None, *, gate: Gate = _open) -> None:
+    ``slots_at_once`` bounds how many slots one stamping gets through, as a server's time does where much is due.
+    """
+
+    def __init__(
+        self, collections: dict[str, Collection] | None = None, *, gate: Gate = _open, slots_at_once: int = SLOTS
+    ) -> None:
         self.collections = {} if collections is None else collections
         self._gate = gate
+        self._slots_at_once = slots_at_once
 
     def seen_by(self, gate: Gate) -> MemoryStore:
         """Another client's view of the same server, with a gate of its own."""
-        return MemoryStore(self.collections, gate=gate)
+        return MemoryStore(self.collections, gate=gate, slots_at_once=self._slots_at_once)
 
     def unsent(self) -> bool:
         """Whether any document has events to publish, read past every gate; for whoever drives a simulation."""
@@ -185,9 +191,10 @@ class MemoryStore:
                 document.pop("unsent", None)
             stored.put(document)
 
-    async def stamp(self, collection: str, slots: Mapping[int, int], until: datetime, queue: str = "") -> None:
-        """Raise the queue's epoch of each slot's documents that are due in it until ``until``."""
+    async def stamp(self, collection: str, slots: Mapping[int, int], until: datetime, queue: str = "") -> set[int]:
+        """Raise the queue's epoch of each slot's documents that are due in it until ``until``; which slots are done."""
         await self._gate("store.stamp")
+        slots = dict(list(slots.items())[: self._slots_at_once])
         stored = self._of(collection)
         stamped = epoch_field(queue)
         for id, head in list(stored.heads.items()):
@@ -198,6 +205,7 @@ class MemoryStore:
             if document[stamped] < slots[document["slot"]]:
                 document[stamped] = slots[document["slot"]]
                 stored.put(document)
+        return set(slots)
 
     async def append(self, collection: str, entries: Sequence[Mapping[str, Any]]) -> None:
         """Add entries that are never changed."""

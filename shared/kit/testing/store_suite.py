@@ -124,10 +124,11 @@ class _Watched:
         await self.at("table written")
         return outcomes
 
-    async def stamp(self, collection: str, slots: Mapping[int, int], until: datetime, queue: str = "") -> None:
+    async def stamp(self, collection: str, slots: Mapping[int, int], until: datetime, queue: str = "") -> set[int]:
         await self.at("stamping")
-        await self._store.stamp(collection, slots, until, queue)
+        done = await self._store.stamp(collection, slots, until, queue)
         await self.at("stamped")
+        return done
 
 
 class StoreSuite:
@@ -221,6 +222,19 @@ class StoreSuite:
             assert sorted(o.value for (o,) in outcomes if isinstance(o, Outcome)) == ["lost"] * 5 + ["won"]
 
         assert (await one(store, "race", "a"))["version"] == 6
+
+    async def test_bulks_that_meet_over_the_same_documents_in_opposite_order_both_end(self, store: Store) -> None:
+        ids = [f"{n:02d}" for n in range(40)]
+        await seed(store, "meet", *(fresh(id) for id in ids))
+
+        for version in range(1, 6):
+            writes = [Write(id, version, {"version": version + 1}) for id in ids]
+            racing = (store.write("meet", each) for each in (writes, writes[::-1], writes[20:] + writes[:20]))
+            outcomes = await asyncio.wait_for(asyncio.gather(*racing), 60)
+            assert sum(outcome is WON for each in outcomes for outcome in each) == len(ids)
+            assert sum(outcome is LOST for each in outcomes for outcome in each) == 2 * len(ids)
+
+        assert {raw["version"] for raw in await store.find("meet", {})} == {6}
 
     async def test_of_inserts_racing_for_one_id_exactly_one_wins(self, store: Store) -> None:
         outcomes = await asyncio.gather(*(store.write("born", [fresh("a", by=n)]) for n in range(6)))
@@ -319,6 +333,20 @@ class StoreSuite:
             "ahead": 9,
         }
         assert {raw["version"] for raw in await store.find("stamp", {})} == {1}
+
+    async def test_where_much_is_due_the_slots_are_stamped_one_after_another(self, store: Store) -> None:
+        many = [fresh(f"{n:04d}", slot=n % 4, due=AT) for n in range(2400)]
+        await store.ensure("much", INDEXES)
+        await seed(store, "much", *many, fresh("later", slot=1, due=AT + timedelta(hours=1)))
+
+        left = {0: 5, 1: 6, 3: 5}
+        while left:
+            for slot in await store.stamp("much", left, AT):
+                del left[slot]
+
+        stamped = {(raw["slot"], raw["epoch"]) for raw in await store.find("much", {"due": AT}, limit=5000)}
+        assert stamped == {(0, 5), (1, 6), (2, 0), (3, 5)}
+        assert (await one(store, "much", "later"))["epoch"] == 0
 
     async def test_after_a_stamp_a_write_of_an_older_epoch_loses(self, store: Store) -> None:
         await seed(store, "fence", fresh("a", slot=1, due=AT), fresh("b", slot=1, due=AT))

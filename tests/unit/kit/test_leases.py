@@ -248,7 +248,24 @@ async def test_new_slots_are_used_only_once_their_documents_are_stamped(workers:
 
     await alone.renew()
     assert len(alone.slots) == SLOTS
-    assert set(alone.slots.values()) == {2}
+    assert set(alone.slots.values()) == {1}
+
+
+async def test_where_much_is_due_slots_are_used_one_after_another_and_none_is_taken_twice(workers: Workers) -> None:
+    workers.server = MemoryStore(slots_at_once=100)
+    first = workers.add("a")
+
+    shares = []
+    for _ in range(3):
+        assert await first.renew()
+        shares.append((len(first.slots), first.taking_over))
+    assert shares == [(100, True), (200, True), (SLOTS, False)]
+    assert set(first.slots.values()) == {1}
+
+    second = workers.add("b")
+    await workers.renew(rounds=5)
+    assert workers.shares() == {"a": 128, "b": 128}
+    assert not second.taking_over
 
 
 async def test_a_worker_that_froze_past_its_lease_takes_nothing_back_that_is_others(workers: Workers) -> None:
