@@ -140,7 +140,7 @@ class Care:
         self.http = httpx.AsyncClient(transport=_Hosts(world))
 
         def token() -> str:
-            return world.issuer.token(Role.SERVICE, subject="outside")
+            return world.issuer.token(Role.SERVICE, subject="payer-simulator")
 
         self.payer = payer.Payer(
             now=world.clock.now,

@@ -104,7 +104,7 @@ class Town:
         self._router.apps[httpx.URL(url_of(name)).host] = httpx.ASGITransport(app=app)
 
     def _service_token(self) -> str:
-        return self.issuer.token(Role.SERVICE, subject="outside")
+        return self.issuer.token(Role.SERVICE, subject="payer-simulator")
 
     async def _move_in(self, name: str, smtp_port: int) -> None:
         settings = WIRING[name].Settings(
