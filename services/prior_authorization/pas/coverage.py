@@ -61,9 +61,9 @@ def read_coverage(raw: object, today: date) -> tuple[Told, ...]:
     told: list[Told] = []
     for path, resource in _orders(raw):
         kind = resource.get("resourceType")
-        if kind not in _SERVICE_AT:
+        if not isinstance(kind, str) or kind not in _SERVICE_AT:
             raise _invalid(f"{path}.resourceType", "is none that coverage-information may stand on")
-        told += _of_order(path, resource, _SERVICE_AT[str(kind)], today)
+        told += _of_order(path, resource, _SERVICE_AT[kind], today)
     if not told:
         raise _invalid("extension", "holds no coverage-information")
     if len(told) > _MOST:

@@ -218,9 +218,15 @@ UNREADABLE: dict[str, bytes] = {
 }
 
 
+MAY_BE_EMPTY = frozenset({"/authorizations/{id}/appeal"})
+"""Doors that also take a request without a body."""
+
+
 @pytest.mark.parametrize("door", WITH_BODY, ids=str)
 async def test_what_is_not_json_is_said_to_be_unreadable(door: Door, served: Harness) -> None:
     for kind, content in UNREADABLE.items():
+        if not content and door.path in MAY_BE_EMPTY:
+            continue
         answer = await ask(served, door, content=content)
         assert answer.status_code in {400, 422}, f"{kind}: {answer.status_code} {answer.text}"
         problem = refused(answer)
@@ -230,6 +236,8 @@ async def test_what_is_not_json_is_said_to_be_unreadable(door: Door, served: Har
 @pytest.mark.parametrize("door", WITH_BODY, ids=str)
 async def test_what_is_no_object_is_refused(door: Door, served: Harness) -> None:
     for value in ([], [1, 2], "text", 7, True, None, 1.5):
+        if value is None and door.path in MAY_BE_EMPTY:
+            continue
         answer = await ask(served, door, content=json.dumps(value))
         assert answer.status_code == 422, f"{value!r}: {answer.text}"
         assert refused(answer)["errors"]
