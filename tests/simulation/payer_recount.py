@@ -55,8 +55,17 @@ def told(case: Authorization, ruling: Ruling) -> bool:
         return True
     if any(note.accepted and note.claim == ruling.claim and note.due == ruling.at for note in case.notifications):
         return True
-    following = [each.at for each in case.history if each.at > ruling.at]
-    return any(ruling.at <= at and (not following or at < min(following)) for at in case.inquiries)
+    return any(_says(case, ruling, at) for at in case.inquiries)
+
+
+def _says(case: Authorization, ruling: Ruling, at: datetime) -> bool:
+    """Whether an inquiry at that time was answered by this ruling: it was made, and nothing newer was.
+
+    What it leads to (an appeal that is decided at once) may bear the time of the inquiry itself; another word on the
+    same claim may not.
+    """
+    later = [each for each in case.history if each.at > ruling.at]
+    return ruling.at <= at and all(at < each.at or (at == each.at and each.claim != ruling.claim) for each in later)
 
 
 def of_claim(case: Authorization, claim: Received) -> list[Ruling]:
