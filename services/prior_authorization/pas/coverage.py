@@ -75,7 +75,9 @@ def _orders(raw: object) -> list[tuple[str, Mapping[str, Any]]]:
     if not isinstance(raw, Mapping):
         raise _invalid("Resource", "is not an object")
     if "systemActions" not in raw:
-        return [(str(raw.get("resourceType", "Resource")), raw)]
+        kind = raw.get("resourceType")
+        known = isinstance(kind, str) and kind in _SERVICE_AT
+        return [(str(kind) if known else "Resource", raw)]  # What is not one of ours may be anybody's name.
     found = []
     for n, action in enumerate(_list(raw.get("systemActions"), "systemActions")):
         resource = action.get("resource") if isinstance(action, Mapping) else None
