@@ -68,7 +68,7 @@ class Api:
     def within(self, trace_id: str) -> Api:
         """A client whose requests all belong to the trace with this id (32 hexadecimal digits)."""
         parent = f"00-{trace_id}-{trace_id[:16]}-01"
-        return Api(self._urls, self._token, self._http, patience=self._patience, traceparent=parent)
+        return type(self)(self._urls, self._token, self._http, patience=self._patience, traceparent=parent)
 
     async def get(self, service: str, path: str, role: str, **params: str) -> Json:
         """Read."""
