@@ -156,6 +156,7 @@ def pace_of(rules: RuleBook, purpose: Purpose) -> Pace:
             concurrency=1 if stray else budget.in_flight,
             failures=budget.failures,
             cool_down=budget.left_alone,
+            whom=payer_id,
         )
 
     def pace(document: Authorization) -> tuple[str, Allowance]:

@@ -32,6 +32,7 @@ from shared.kit.performing import Performer
 from shared.kit.reading import Reader
 from shared.kit.service import ALL, Service
 from shared.kit.settings import KitSettings
+from shared.kit.signals import Signals
 from shared.kit.store.port import EPOCH, Outcome, Store, StoreUnavailable
 from shared.kit.store.repository import NewerShape, Repository, hold
 from shared.kit.telemetry import Telemetry, log, where_raised
@@ -100,6 +101,17 @@ class Chassis:
                     self._add_worker(tables.get(document), document, queue)
         if self.readers or part.queues:
             self._add_worker(draining(self._replay, self._rewake), Parked)
+        self.signals = Signals(
+            service.name,
+            role,
+            self.worker_name,
+            store=store,
+            bus=bus,
+            clock=clock,
+            documents=service.documents,
+            workers=self.workers,
+            publishing=lambda: self.publisher.waiting,
+        )
         self.door = Door(
             service.name,
             self.repository,
@@ -201,6 +213,7 @@ class Chassis:
         await self.bus.start()
         self._tasks.append(asyncio.ensure_future(self.publisher.run(self._stopping)))
         self._tasks.extend(asyncio.ensure_future(self._look_after(worker)) for worker in self.workers.values())
+        self._tasks.append(asyncio.ensure_future(self.signals.run(self._stopping, self.settings.signals_seconds)))
         if hasattr(self.clock, "offset"):
             self._tasks.append(asyncio.ensure_future(self._watch_clock()))
 

@@ -22,7 +22,7 @@ from shared.kit.document import Attempt, Document, due_field, epoch_field, queue
 from shared.kit.horizon import Horizon, Look
 from shared.kit.jobs import Call, Dispatch, Job, Jobs, Timer
 from shared.kit.leases import Leases
-from shared.kit.pacing import Allowance, Pacer
+from shared.kit.pacing import Allowance, Pacer, Standing
 from shared.kit.parking import Parking
 from shared.kit.performing import perform
 from shared.kit.store.port import EPOCH, Found, Outcome, Store, StoreUnavailable, Unstorable, Write
@@ -173,6 +173,11 @@ class DueWorker:
     def held_back(self) -> bool:
         """Whether something due waits until whoever it calls may be called."""
         return any(until > self._clock.monotonic() for until in self._dry.values())
+
+    @property
+    def standings(self) -> list[Standing]:
+        """How those who are called from here stand."""
+        return self._pacer.standings()
 
     def slot_busy(self, slot: int) -> bool:
         """Whether a slot has a call in flight here, or an outcome to be written."""

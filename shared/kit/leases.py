@@ -70,6 +70,11 @@ class Leases:
         return {slot: epoch for slot, epoch in self._held.items() if slot not in self._leaving}
 
     @property
+    def held(self) -> int:
+        """How many slots are ours; none once the lease may have ended."""
+        return len(self._held) if self.holds() else 0
+
+    @property
     def taking_over(self) -> bool:
         """Whether slots of ours cannot be used yet: the sooner the next ``renew``, the sooner they can."""
         return bool(self._unstamped)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from enum import StrEnum
 
 from shared.kit.decisions import Refused, Unanswered
 
@@ -27,6 +28,7 @@ class Allowance:
 
     ``rate`` calls a second, up to ``burst`` of them at once after a pause, at most ``concurrency`` in flight. After
     ``failures`` calls in a row without an answer it is left alone for ``cool_down`` seconds, then probed by one call.
+    ``whom`` is the name under which operators see it, where several keys are shares of one other side.
     """
 
     rate: float
@@ -34,6 +36,28 @@ class Allowance:
     concurrency: int = 8
     failures: int = 5
     cool_down: float = 30.0
+    whom: str = ""
+
+
+class Breaker(StrEnum):
+    """Whether somebody outside is called; the worse, the later."""
+
+    CLOSED = "closed"
+    DEFERRED = "deferred"
+    """They named a time before which they want no call."""
+    HALF_OPEN = "half-open"
+    OPEN = "open"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one other side stands with one worker: ``budget`` calls may begin now, ``again_in`` seconds until one may."""
+
+    whom: str
+    breaker: Breaker
+    budget: float
+    in_flight: int
+    again_in: float
 
 
 @dataclass(slots=True)
@@ -110,6 +134,21 @@ class Pacer:
             most = 1 if side.failed >= side.allowance.failures else side.allowance.concurrency
             found[side.slot] = found.get(side.slot, 0) + max(0, min(free, most - side.in_flight))
         return found
+
+    def standings(self) -> list[Standing]:
+        """How everybody that was ever called in our slots stands now, share by share."""
+        return [self._standing(key, side) for key, side in self._sides.items() if not side.lost]
+
+    def _standing(self, key: str, side: _Side) -> Standing:
+        now, allowance = self._monotonic(), side.allowance
+        left_alone, failing = now < side.closed_until, side.failed >= allowance.failures
+        if left_alone:
+            breaker = Breaker.OPEN if failing else Breaker.DEFERRED
+        else:
+            breaker = Breaker.HALF_OPEN if failing else Breaker.CLOSED
+        again_in = self.wait(key)
+        budget = 0.0 if left_alone else max(0.0, side.tokens)
+        return Standing(allowance.whom or key, breaker, budget, side.in_flight, again_in)
 
     def departs_in(self, key: str) -> float:
         """Seconds that a call which has begun must still wait before it goes out; its going out is reserved.

@@ -20,7 +20,7 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaAckableMessage
 
-from shared.kit.bus.port import Batch, Handler, Message, Positions, PublishFailed, ReadFailed, Record
+from shared.kit.bus.port import Batch, Handler, Lag, Message, Positions, PublishFailed, ReadFailed, Record
 from shared.kit.telemetry import log, where_raised
 
 _PARTITIONER = DefaultPartitioner()
@@ -71,6 +71,7 @@ class KafkaBus:
         self._brokers: list[KafkaBroker] = []
         self._subscriptions: list[_Subscription] = []
         self._topic_partitions: dict[str, list[int]] = {}
+        self._lag: list[Lag] = []
 
     async def ensure(self, topics: Sequence[str]) -> None:
         """Create the topics that are missing, with the partitions set for new ones."""
@@ -272,6 +273,10 @@ class KafkaBus:
     def healthy(self) -> bool:
         """Whether it is connected, and each group that was subscribed has been given its place."""
         return self._producer is not None and all(s.listener.joined for s in self._subscriptions)
+
+    def lag(self) -> Sequence[Lag]:
+        """How far the groups of this client are behind, as it was last looked at; one entry a group and topic."""
+        return tuple(self._lag)
 
 
 async def _as_it_is(message: Any) -> Any:

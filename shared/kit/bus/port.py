@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 
@@ -50,6 +51,20 @@ class Positions:
     consumed: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far one consumer group is behind on one topic, as far as this client reads it.
+
+    ``records`` are still to be committed, the oldest of them stands on the topic since ``oldest``; None where nothing
+    waits, or where that is not known.
+    """
+
+    group: str
+    topic: str
+    records: int
+    oldest: datetime | None
+
+
 class Bus(Protocol):
     """A connection to the broker."""
 
@@ -89,6 +104,10 @@ class Bus(Protocol):
 
     def healthy(self) -> bool:
         """Whether it is connected, and each group that was subscribed reads."""
+        ...
+
+    def lag(self) -> Sequence[Lag]:
+        """How far the groups of this client are behind, as it was last looked at; one entry a group and topic."""
         ...
 
 

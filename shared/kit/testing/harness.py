@@ -47,7 +47,7 @@ class Harness:
     ) -> None:
         self.issuer = TestIssuer()
         self.clock = FrozenClock(at)
-        self.broker = MemoryBroker()
+        self.broker = MemoryBroker(now=self.clock.real)
         self.store = MemoryStore()
         self._numbers = count(1)
         defaults = {

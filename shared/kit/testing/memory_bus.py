@@ -6,13 +6,17 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from shared.kit.bus.kafka import partition_of
-from shared.kit.bus.port import Batch, Handler, Message, Positions, PublishFailed, ReadFailed, Record
+from shared.kit.bus.port import Batch, Handler, Lag, Message, Positions, PublishFailed, ReadFailed, Record
 from shared.kit.testing.memory_store import Gate
 
 Refuses = Callable[[Message], bool]
 """Whether the broker refuses a message; for tests of failed publishing."""
+
+
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 async def _open(_: str) -> None:
@@ -30,10 +34,12 @@ class _Group:
 
 
 class MemoryBroker:
-    """What survives its clients: topics and the groups' committed positions."""
+    """What survives its clients: topics and the groups' committed positions. ``now`` dates what is appended."""
 
-    def __init__(self, partitions: int = 3) -> None:
+    def __init__(self, partitions: int = 3, now: Callable[[], datetime] = lambda: _LONG_AGO) -> None:
         self.partitions = partitions
+        self.now = now
+        self.appended_at: dict[tuple[str, int, int], datetime] = {}
         self.topics: dict[str, list[list[Record]]] = {}
         self.groups: dict[str, _Group] = {}
         self.clients: list[MemoryBus] = []
@@ -49,6 +55,7 @@ class MemoryBroker:
         log = self.topic(message.topic)[partition]
         record = Record(message.topic, partition, len(log), message.key.encode(), message.value, message.headers)
         log.append(record)
+        self.appended_at[message.topic, partition, record.offset] = self.now()
         self.appended += 1
         for client in self.clients:
             client.arrived.set()
@@ -186,6 +193,26 @@ class MemoryBus:
     def healthy(self) -> bool:
         """Whether it was started."""
         return self._started
+
+    def lag(self) -> list[Lag]:
+        """How far the groups of this client are behind on the partitions that it reads."""
+        return [
+            self._lag_on(subscription, topic)
+            for subscription in self._subscriptions.values()
+            for topic in subscription.topics
+        ]
+
+    def _lag_on(self, subscription: _Subscription, topic: str) -> Lag:
+        group = self.broker.groups.get(subscription.name)
+        if group is None or self not in group.members:
+            return Lag(subscription.name, topic, 0, None)
+        records, since = 0, []
+        for name, partition in self._assigned(subscription):
+            log, committed = self.broker.topic(name)[partition], group.committed.get((name, partition), 0)
+            if name == topic and committed < len(log):
+                records += len(log) - committed
+                since.append(self.broker.appended_at[topic, partition, committed])
+        return Lag(subscription.name, topic, records, min(since, default=None))
 
     def reset(self, group: _Group) -> None:
         """Forget read positions: the group was rebalanced, or rewound."""
