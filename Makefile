@@ -13,7 +13,7 @@ ON_A_STACK := tests/integration tests/e2e
 LOCK := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down status token test bench lint lock clean
+.PHONY: help install demo up down status token test bench docs lint lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,11 @@ $(BENCH_READY): $(READY) requirements/bench.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
 	@touch $@
 
+docs: install ## write pages about every published event to build/docs, and AsyncAPI documents to docs/asyncapi
+	@$(BIN)/python -m shared.contracts.asyncapi docs/asyncapi
+	@$(BIN)/python -m shared.contracts.pages build/docs
+	@echo "build/docs/index.html"
+
 lint: install ## ruff, mypy --strict and the import rules alone
 	@$(BIN)/python -m pytest -q tests/unit/test_static.py tests/unit/test_rules.py
 
@@ -62,5 +67,5 @@ lock: ## lock requirements/*.in anew, with hashes (needs uv)
 
 clean: ## stop the stack and remove what was made, .venv included
 	@if test -f $(READY); then $(BIN)/python -m deploy.embedded down 2>/dev/null || true; fi
-	@rm -rf $(VENV) .data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) .data build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,8 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar
 
-from shared.contracts.base import Event
-from shared.contracts.intake import Barrier
+from .base import Event
+from .intake import Barrier
 
 
 class ServiceStatus(StrEnum):

@@ -6,7 +6,7 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
-from shared.contracts.base import Event, Phi, PhiText, Value
+from .base import Event, Phi, PhiText, Value
 
 
 class Barrier(StrEnum):

@@ -6,8 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar
 
-from shared.contracts.base import Event
-from shared.contracts.intake import Channel
+from .base import Event
+from .intake import Channel
 
 
 class DeliveryKind(StrEnum):

@@ -6,7 +6,7 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import ClassVar
 
-from shared.contracts.base import Coding, Event, Value
+from .base import Coding, Event, Value
 
 
 class ReviewAction(StrEnum):

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar
 
-from shared.contracts.base import Event
+from .base import Event
 
 
 class CancelledBy(StrEnum):

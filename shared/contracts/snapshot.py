@@ -16,8 +16,10 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
 
-import shared.contracts
-from shared.contracts.base import Event, Phi
+from .base import Event, Phi
+
+PACKAGE = Event.__module__.rpartition(".")[0]
+"""What this package is called: ``shared.contracts``, or ``carerelay_contracts`` where it is installed by itself."""
 
 FOLDER = Path(__file__).parent
 SCHEMAS = FOLDER / "schemas"
@@ -34,13 +36,13 @@ _TEXT_FOR_PEOPLE = frozenset({"title", "description"})
 
 def modules() -> list[str]:
     """The modules of this package."""
-    return [module.name for module in pkgutil.iter_modules(shared.contracts.__path__)]
+    return [module.name for module in pkgutil.iter_modules([str(FOLDER)])]
 
 
 def events() -> dict[str, type[Event]]:
     """Every published event by its type. Raises ValueError where two have the same."""
     for name in modules():
-        import_module(f"shared.contracts.{name}")
+        import_module(f"{PACKAGE}.{name}")
     found: dict[str, type[Event]] = {}
     for event in _below(Event):
         if "type" not in vars(event):
@@ -53,7 +55,7 @@ def events() -> dict[str, type[Event]]:
 
 def _below(parent: type[Event]) -> Iterator[type[Event]]:
     for child in parent.__subclasses__():
-        if child.__module__.startswith(f"{shared.contracts.__name__}."):
+        if child.__module__.startswith(f"{PACKAGE}."):
             yield child
         yield from _below(child)
 

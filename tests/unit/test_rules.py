@@ -37,7 +37,8 @@ MODEL_MAY_IMPORT = {
     "shared.kit.decisions",
     "shared.kit.errors",
 }
-CONTRACTS_MAY_IMPORT = {"pydantic", "shared.contracts"}
+CONTRACTS_MAY_IMPORT = {"pydantic"}
+"""And each other as neighbours (``from .base``): installed by itself the package has another name."""
 
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK|NotImplementedError)\b")
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|root|home|Users)/\w")
@@ -107,6 +108,7 @@ def beyond(path: Path, allowed: set[str]) -> list[str]:
         f"{where(path, node)} imports {module}"
         for module, node in imported(parse(path))
         if module.split(".")[0] not in sys.stdlib_module_names and not within(module, allowed | {own})
+        if not (path.parent.name == "contracts" and re.fullmatch(r"\.\w*", module))
     ]
 
 
