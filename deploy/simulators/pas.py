@@ -33,6 +33,7 @@ TOPIC = "http://hl7.org/fhir/us/davinci-pas/SubscriptionTopic/PASSubscriptionTop
 BACKPORT = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition/"
 
 X12 = "https://codesystem.x12.org/005010/"
+X12_REASON = "https://codesystem.x12.org/external/886"
 DISPLAY = {
     ReviewAction.CERTIFIED: "Certified in total",
     ReviewAction.PARTIAL: "Certified - partial",
@@ -487,7 +488,7 @@ def _adjudication(ruling: Ruling) -> Resource:
     parts: list[Resource] = []
     if ruling.number is not None:
         parts.append({"url": "number", "valueString": ruling.number})
-    parts += [{"url": "reasonCode", "valueCodeableConcept": _concept(X12 + "886", code)} for code in ruling.reasons]
+    parts += [{"url": "reasonCode", "valueCodeableConcept": _concept(X12_REASON, code)} for code in ruling.reasons]
     action = _concept(X12 + "306", ruling.action, DISPLAY[ruling.action])
     parts.append({"url": REVIEW_ACTION_CODE, "valueCodeableConcept": action})
     return {

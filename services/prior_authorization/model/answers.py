@@ -57,10 +57,11 @@ WHOLE = 0
 
 @dataclass(frozen=True, slots=True)
 class GrantAnswer:
-    """What the payer grants in place of an item (``addItem``)."""
+    """What the payer grants in place of an item (``addItem``); ``shared`` where it stands for several together."""
 
     service: Coding | None
     units: Units | None = None
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class ItemAnswer:
 
     ``units`` are those granted, from the item's authorized detail or, where the payer granted something else, from
     ``addItem``, whose services are ``granted``. ``reasons`` are X12 886 codes. Dates are inclusive. ``reference`` is
-    the payer's administrative number.
+    the payer's administrative number, ``authorized`` the number of an earlier authorization of the item.
     """
 
     sequence: int
@@ -82,6 +83,7 @@ class ItemAnswer:
     units: Units | None = None
     reasons: tuple[str, ...] = ()
     reference: str | None = None
+    authorized: str | None = None
     added: bool = False
     granted: tuple[GrantAnswer, ...] = ()
 
@@ -97,11 +99,30 @@ class ErrorAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class AskAnswer:
+    """Something a payer asks for before it decides. ``codes`` say what: LOINC, or X12 755 report types; none where it
+    cannot be read.
+
+    ``item`` is the item's number (None: the claim), ``modifiers`` LOINC codes of which of it, ``questionnaire`` the one
+    to be answered (canonical, or DTR's context), ``control`` the number under which the payer looks for what is sent,
+    ``until`` when it must be there, ``url`` where the payer takes attachments.
+    """
+
+    codes: tuple[Coding, ...] = ()
+    item: int | None = None
+    modifiers: tuple[str, ...] = ()
+    questionnaire: str | None = None
+    control: str | None = None
+    until: datetime | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PayerAnswer:
     """One ClaimResponse. ``claims`` are all identifiers by which it says which claim it answers.
 
     ``whole`` is its decision on the claim, for items that have none of their own; ``human_reviewed`` whether a person
-    looked at it, where the payer says so.
+    looked at it, where the payer says so; ``asks`` what the payer wants to see first.
     """
 
     claims: tuple[str, ...]
@@ -111,6 +132,7 @@ class PayerAnswer:
     errors: tuple[ErrorAnswer, ...] = ()
     whole: ItemAnswer | None = None
     human_reviewed: bool | None = None
+    asks: tuple[AskAnswer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,6 +380,8 @@ def _flaw(answer: PayerAnswer, claim_id: str, requested: Collection[int], now: d
         return "unknown-review-action"
     if not all(_CODE.fullmatch(reason) for item in items for reason in item.reasons):
         return "reason-malformed"
+    if any(grant.shared for item in items for grant in item.granted):
+        return "grant-for-several-items"  # Which of them it is for, and how much, nobody can tell.
     units = [units for item in items for units in (item.units, *(grant.units for grant in item.granted))]
     return None if all(isinstance(each, int | None) for each in units) else "units-not-whole"
 

@@ -24,6 +24,8 @@ from services.prior_authorization.model.answers import (
     Units,
 )
 from services.prior_authorization.pas import codes
+from services.prior_authorization.pas.entries import Entries, entries_of, leads_to
+from services.prior_authorization.pas.followup import asked_for
 from shared.contracts.base import Coding
 from shared.contracts.prior_authorization import ReviewAction
 from shared.kit.errors import Flaw, Invalid
@@ -31,6 +33,8 @@ from shared.kit.fhir import Element, Flaws, ReferenceForm, element
 
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}")
 _ISSUE = re.compile(r"[a-z-]{1,40}")
+_EVENT_NUMBER = re.compile(r"[0-9]{1,19}")
+_ACTIONS = frozenset(action.value for action in ReviewAction)
 _UUID_URN = "urn:uuid:"
 _DETAIL = "This is not a PAS answer"
 
@@ -76,27 +80,30 @@ def read_inquiry(raw: object) -> tuple[PayerAnswer, ...]:
 
 
 def read_notification(raw: object) -> Notification:
-    """A subscription notification Bundle (type history, R4B backport, full resource). Raises Invalid."""
+    """A subscription notification Bundle (type history, backport to R4 or R4B, full resource). Raises Invalid."""
     bundle = _object(raw, "Bundle")
     if bundle.get("resourceType") != "Bundle":
         raise _invalid("Bundle.resourceType", "must be Bundle")
     if bundle.get("type") != "history":
         raise _invalid("Bundle.type", "must be a Bundle of type history")
-    resources = _resources(bundle, "Bundle")
-    status = resources[0] if resources else None
-    if status is None or status.raw.get("resourceType") != "Parameters":
-        raise _invalid("Bundle.entry[0].resource", "must be the Parameters of the subscription's status")
-    parameters = {item.text("name"): item for item in status.all("parameter")}
-    kind = _notification_kind(status, parameters)
-    state = parameters["status"].text("valueCode") if "status" in parameters else None
+    entries = entries_of(bundle, "Bundle")
+    status = _status(entries)
     answers: list[PayerAnswer] = []
-    for resource in resources[1:]:
-        answers.extend(_focus_answers(resource))
-    if kind is NotificationKind.EVENT and not answers:
-        raise _invalid("Bundle.entry", "must hold the ClaimResponse that it notifies of (full-resource)")
-    return Notification(
-        kind, state in (None, "active", "requested"), tuple(answers), _subscription(parameters), _events(status)
-    )
+    flaws = Flaws()
+    for url, resource in entries[1:]:
+        if _in_any(status.context, url, resource) and not _in_any(status.focus, url, resource):
+            continue
+        with flaws.gather():
+            answers.extend(_focus_answers(resource, entries[1:]))
+    flaws.refuse(_DETAIL)
+    if status.kind is NotificationKind.EVENT and not answers:
+        raise _invalid(
+            "Bundle.entry",
+            "must hold the ClaimResponse that it notifies of (full-resource): an id alone decides nothing",
+        )
+    # A payer may send the answer both by itself and in its Bundle.
+    said = tuple(answer for place, answer in enumerate(answers) if answer not in answers[:place])
+    return Notification(status.kind, status.active, said, status.subscription, status.events)
 
 
 def read_answers(raw: object) -> tuple[PayerAnswer, ...]:
@@ -111,24 +118,30 @@ def read_answers(raw: object) -> tuple[PayerAnswer, ...]:
     if type_ == "Bundle" and resource.get("type") == "history":
         return read_notification(resource).answers
     if type_ == "Bundle":
-        asked = any(profile.startswith(codes.INQUIRY_RESPONSE_BUNDLE) for profile in _profiles(resource))
-        return _bundle_answers(resource, "Bundle", may_be_none=asked)
+        return _bundle_answers(resource, "Bundle", may_be_none=_is_inquirys(resource))
     if type_ == "Parameters":
         return _whole_parameters(resource)
     raise _no_answer(resource)
 
 
-def read_claim_response(raw: Mapping[str, object], at: str) -> PayerAnswer:
+def read_claim_response(raw: Mapping[str, object], at: str, around: Entries = ()) -> PayerAnswer:
     """One ClaimResponse standing at the path ``at``. Raises Invalid where it is not valid FHIR R4, or not PAS.
 
     PAS fixes ``status`` to active and ``use`` to preauthorization: what is cancelled, a draft or entered in error, and
-    what answers a bill, decides nothing.
+    what answers a bill, decides nothing. ``around`` are the resources that came with it: what the payer asks for may
+    stand there.
     """
     response = element(raw, "ClaimResponse", at=at)
+    flaws = Flaws()
     for name, fixed in (("status", "active"), ("use", "preauthorization")):
         if response.text(name) != fixed:
-            raise response.flaw(name, f"must be {fixed}")
-    created = response.moment("created")
+            flaws.add(f"{at}.{name}", f"must be {fixed}")
+    created = None
+    with flaws.gather():
+        created = response.moment("created")
+        if created is None:
+            flaws.add(f"{at}.created", "is required")
+    flaws.refuse(_DETAIL)
     if created is None:
         raise response.flaw("created", "is required")
     reviewer = response.extension(codes.REVIEWER)
@@ -141,6 +154,7 @@ def read_claim_response(raw: Mapping[str, object], at: str) -> PayerAnswer:
         errors=tuple(_error(item) for item in response.all("error")),
         whole=_whole(response),
         human_reviewed=flag.flag("valueBoolean") if flag is not None else None,
+        asks=asked_for(response, around),
     )
 
 
@@ -155,11 +169,13 @@ def _bundle_answers(bundle: Mapping[str, object], at: str, *, may_be_none: bool 
     if bundle.get("resourceType") != "Bundle":
         raise _invalid(f"{at}.resourceType", "must be Bundle")
     flaws = Flaws()
-    if any("request-bundle" in profile for profile in _profiles(bundle)):
+    profiles = _profiles(bundle)
+    if any("request-bundle" in profile for profile in profiles):
         flaws.add(f"{at}.meta.profile", "names a PAS request, not an answer")
     if bundle.get("type") != "collection":
         flaws.add(f"{at}.type", "must be collection")
-    resources = _resources(bundle, at)
+    entries = entries_of(bundle, at)
+    resources = [resource for _, resource in entries]
     found = [resource for resource in resources if resource.type == "ClaimResponse"]
     if not resources and not (may_be_none and "entry" not in bundle):
         flaws.add(f"{at}.entry", "must hold the answer, a ClaimResponse")
@@ -169,42 +185,53 @@ def _bundle_answers(bundle: Mapping[str, object], at: str, *, may_be_none: bool 
         flaws.add(f"{at}.entry", "must hold the answer, a ClaimResponse")
     elif found and resources[0] is not found[0]:
         flaws.add(resources[0].path, "must be the ClaimResponse: it comes first in an answer")
+    elif len(found) > 1 and any(profile.startswith(codes.RESPONSE_BUNDLE) for profile in profiles):
+        flaws.add(found[1].path, "is a second ClaimResponse: the answer to a request has one")
+    answers: list[PayerAnswer] = []
+    for resource in found:
+        with flaws.gather():
+            answers.append(read_claim_response(resource.raw, resource.path, entries))
     flaws.refuse(_DETAIL)
-    return tuple(read_claim_response(resource.raw, resource.path) for resource in found)
+    return tuple(answers)
+
+
+def _is_inquirys(bundle: Mapping[str, object]) -> bool:
+    return any(profile.startswith(codes.INQUIRY_RESPONSE_BUNDLE) for profile in _profiles(bundle))
 
 
 def _parameters_answers(raw: Mapping[str, object]) -> tuple[PayerAnswer, ...]:
     """The Bundles of an inquiry's answer. PAS calls the parameter ``return``, its own example ``responseBundle``."""
     answers: list[PayerAnswer] = []
+    flaws = Flaws()
     for parameter in Element("Parameters", raw).all("parameter"):
-        resource = parameter.one("resource")
-        if resource is not None and resource.type == "Bundle":
-            answers.extend(_bundle_answers(resource.raw, resource.path, may_be_none=True))
+        with flaws.gather():
+            resource = parameter.one("resource")
+            if resource is None:
+                continue
+            if resource.type == "Bundle":
+                answers.extend(_bundle_answers(resource.raw, resource.path, may_be_none=True))
+            elif resource.type == "ClaimResponse":
+                answers.append(read_claim_response(resource.raw, resource.path))
+            else:
+                flaws.add(resource.path, "must be a response Bundle")
+    flaws.refuse(_DETAIL)
     return tuple(answers)
 
 
 def _whole_parameters(raw: Mapping[str, object]) -> tuple[PayerAnswer, ...]:
-    """Parameters as an inquiry's answer; empty ones say that nothing was found."""
+    """Parameters as an inquiry's answer; empty ones, and empty Bundles, say that nothing was found."""
     parameters = Element("Parameters", raw).all("parameter")
-    answers = _parameters_answers(raw)
-    if answers or not parameters:
-        return answers
     if "subscription" in {parameter.text("name") for parameter in parameters}:
         raise _invalid("Parameters", "is a subscription's status alone: a notification is a Bundle of type history")
-    raise _invalid("Parameters.parameter", "must hold a response Bundle with a ClaimResponse")
+    if parameters and not any(parameter.has("resource") for parameter in parameters):
+        raise _invalid("Parameters.parameter", "must hold a response Bundle with a ClaimResponse")
+    return _parameters_answers(raw)
 
 
-def _focus_answers(resource: Element) -> Iterable[PayerAnswer]:
-    type_ = resource.raw.get("resourceType")
-    if type_ == "Bundle":
+def _focus_answers(resource: Element, around: Entries) -> Iterable[PayerAnswer]:
+    if resource.type == "Bundle":
         return _bundle_answers(resource.raw, resource.path)
-    return (read_claim_response(resource.raw, resource.path),) if type_ == "ClaimResponse" else ()
-
-
-def _resources(bundle: Mapping[str, object], at: str) -> tuple[Element, ...]:
-    entries = Element(at, bundle).all("entry")
-    found = (entry.one("resource") for entry in entries)
-    return tuple(Element(resource.path, resource.raw) for resource in found if resource is not None)
+    return (read_claim_response(resource.raw, resource.path, around),) if resource.type == "ClaimResponse" else ()
 
 
 def _profiles(resource: Mapping[str, object]) -> tuple[str, ...]:
@@ -213,28 +240,93 @@ def _profiles(resource: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(profile for profile in named if isinstance(profile, str)) if isinstance(named, list) else ()
 
 
-def _notification_kind(status: Element, parameters: Mapping[str | None, Element]) -> NotificationKind:
-    named = parameters["type"].text("valueCode") if "type" in parameters else None
+# -- a subscription's status ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Status:
+    """What stands first in a notification. ``focus`` and ``context`` are references to what else is in it."""
+
+    kind: NotificationKind
+    active: bool
+    subscription: str | None
+    events: tuple[int, ...]
+    focus: tuple[str, ...]
+    context: tuple[str, ...]
+
+
+def _status(entries: Entries) -> _Status:
+    status = entries[0][1] if entries else None
+    if status is not None and status.type == "Parameters":
+        return _status_of_parameters(status)
+    if status is not None and status.type == "SubscriptionStatus":
+        return _status_of_resource(status)
+    raise _invalid("Bundle.entry[0].resource", "must be the Parameters (or SubscriptionStatus) of the subscription")
+
+
+def _status_of_parameters(status: Element) -> _Status:
+    """The backport to R4, which has no SubscriptionStatus: Parameters."""
+    parameters = {item.text("name"): item for item in status.all("parameter")}
+    kind = parameters["type"].text("valueCode") if "type" in parameters else None
+    state = parameters["status"].text("valueCode") if "status" in parameters else None
+    parts = [
+        part
+        for item in status.all("parameter")
+        if item.text("name") == "notification-event"
+        for part in item.all("part")
+    ]
+    return _Status(
+        _notification_kind(status, "parameter[name=type].valueCode", kind),
+        state in (None, "active", "requested"),
+        _reference(parameters.get("subscription"), "valueReference"),
+        _numbers(part.text("valueString") for part in parts if part.text("name") == "event-number"),
+        _references((part for part in parts if part.text("name") == "focus"), "valueReference"),
+        _references((part for part in parts if part.text("name") == "additional-context"), "valueReference"),
+    )
+
+
+def _status_of_resource(status: Element) -> _Status:
+    """R4B has it as a resource."""
+    events = status.all("notificationEvent")
+    return _Status(
+        _notification_kind(status, "type", status.text("type")),
+        status.text("status") in (None, "active", "requested"),
+        _reference(status, "subscription"),
+        _numbers(event.text("eventNumber") for event in events),
+        _references(events, "focus"),
+        tuple(
+            reference
+            for event in events
+            for context in event.all("additionalContext")
+            for reference in [context.text("reference")]
+            if reference is not None
+        ),
+    )
+
+
+def _notification_kind(status: Element, name: str, named: str | None) -> NotificationKind:
     try:
         return NotificationKind(named or "")
     except ValueError:
-        raise status.flaw("parameter[name=type].valueCode", "must be a type of subscription notification") from None
+        raise status.flaw(name, "must be a type of subscription notification") from None
 
 
-def _subscription(parameters: Mapping[str | None, Element]) -> str | None:
-    named = parameters["subscription"].one("valueReference") if "subscription" in parameters else None
+def _reference(holder: Element | None, name: str) -> str | None:
+    named = holder.one(name) if holder is not None else None
     return named.text("reference") if named is not None else None
 
 
-def _events(status: Element) -> tuple[int, ...]:
+def _references(holders: Iterable[Element], name: str) -> tuple[str, ...]:
+    return tuple(found for holder in holders for found in [_reference(holder, name)] if found is not None)
+
+
+def _in_any(references: Iterable[str], url: str | None, resource: Element) -> bool:
+    return any(leads_to(reference, url, resource) for reference in references)
+
+
+def _numbers(texts: Iterable[str | None]) -> tuple[int, ...]:
     """The numbers of the events notified; FHIR R4 carries them as strings, for it has no 64-bit integer."""
-    found: list[int] = []
-    for parameter in status.all("parameter"):
-        if parameter.text("name") != "notification-event":
-            continue
-        numbers = (part.text("valueString") for part in parameter.all("part") if part.text("name") == "event-number")
-        found.extend(int(number) for number in numbers if number and number.isdecimal() and len(number) < 20)
-    return tuple(found)
+    return tuple(int(number) for number in texts if number and _EVENT_NUMBER.fullmatch(number))
 
 
 # -- a ClaimResponse ------------------------------------------------------------------------------------------------
@@ -248,12 +340,20 @@ def _claims(response: Element) -> tuple[str, ...]:
         identifier = request.one("identifier")
         named = identifier.text("value") if identifier is not None else None
         found.extend([named] if named else [])
-        if request.has("reference"):
-            read = request.reference()
-            literal = read.literal or ""
-            found.append(read.id or literal.removeprefix(_UUID_URN) if read.form is not ReferenceForm.CONTAINED else "")
+        found.append(_referred(request))
     found.extend(value for _, value in response.identifiers())
     return tuple(dict.fromkeys(claim for claim in found if claim))
+
+
+def _referred(request: Element) -> str:
+    """The id of the Claim referred to. What a payer refers to in a form of its own names no claim of ours."""
+    try:
+        read = request.reference() if request.has("reference") else None
+    except Invalid:
+        return ""
+    if read is None or read.form is ReferenceForm.CONTAINED:
+        return ""
+    return read.id or (read.literal or "").removeprefix(_UUID_URN)
 
 
 def _items(response: Element) -> tuple[ItemAnswer, ...]:
@@ -262,13 +362,13 @@ def _items(response: Element) -> tuple[ItemAnswer, ...]:
     items = [_item(item, whole) for item in response.all("item")]
     places = {item.sequence: place for place, item in reversed(list(enumerate(items)))}
     for added in response.all("addItem"):
-        granted = _added(added)
-        place = places.get(granted.sequence)
-        if place is None:
-            places[granted.sequence] = len(items)
-            items.append(granted)
-        else:
-            items[place] = _overlaid(items[place], granted)
+        for granted in _added(added):
+            place = places.get(granted.sequence)
+            if place is None:
+                places[granted.sequence] = len(items)
+                items.append(granted if granted.code is not None else _decided(granted, whole))
+            else:
+                items[place] = _overlaid(items[place], granted)
     return tuple(_with_header(item, response) for item in items)
 
 
@@ -283,44 +383,55 @@ def _item(item: Element, whole: Sequence[Element]) -> ItemAnswer:
     if sequence is None:
         raise item.flaw("itemSequence", "is required")
     start, end = _period(item)
-    reference = item.extension(codes.ADMINISTRATION_REFERENCE)
     answer = ItemAnswer(
         sequence=sequence,
         valid_from=start,
         valid_to=end,
         issued=_issued(item),
         units=_authorized_units(item),
-        reference=reference.text("valueString") if reference is not None else None,
+        reference=_extension_text(item, codes.ADMINISTRATION_REFERENCE),
+        authorized=_extension_text(item, codes.AUTHORIZATION_NUMBER),
     )
-    own = _reviews(item)
-    return _decided(answer, own if _told(own) else (*whole, *own))
+    own, deeper = _reviews(item), _reviews_below(item)
+    return _decided(answer, own if _told((*own, *deeper)) else (*whole, *own), deeper)
 
 
-def _added(added: Element) -> ItemAnswer:
-    """What the payer grants in place of an item of the request. PAS has it name one; WHOLE where it names none."""
-    sequences = added.raw.get("itemSequence")
-    sequence = sequences[0] if isinstance(sequences, list) and sequences else WHOLE
-    if not isinstance(sequence, int) or isinstance(sequence, bool):
+def _added(added: Element) -> tuple[ItemAnswer, ...]:
+    """What the payer grants in place of an item of the request. PAS has it name one; WHOLE where it names none.
+
+    What is added and then denied or pended is no grant.
+    """
+    sequences = added.raw.get("itemSequence") or [WHOLE]
+    if not isinstance(sequences, list) or not all(type(sequence) is int for sequence in sequences):
         raise added.flaw("itemSequence", "must name the item in whose place it stands")
     start, end = _period(added)
     units = _quantity(added, "quantity")
-    answer = ItemAnswer(
-        sequence=sequence,
-        valid_from=start,
-        valid_to=end,
-        issued=_issued(added),
-        units=units,
-        added=True,
-        granted=(GrantAnswer(next(iter(added.concept("productOrService")), None), units),),
+    decided = _decided(
+        ItemAnswer(
+            sequence=WHOLE,
+            valid_from=start,
+            valid_to=end,
+            issued=_issued(added),
+            reference=_extension_text(added, codes.ADMINISTRATION_REFERENCE),
+            authorized=_extension_text(added, codes.AUTHORIZATION_NUMBER),
+            added=True,
+        ),
+        _reviews(added),
+        _reviews_below(added),
     )
-    return _decided(answer, _reviews(added))
+    if decided.action is None or decided.action in GRANTED:
+        service = next(iter(added.concept("productOrService")), None)
+        decided = replace(decided, units=units, granted=(GrantAnswer(service, units, shared=len(sequences) > 1),))
+    return tuple(replace(decided, sequence=sequence) for sequence in dict.fromkeys(sequences))
 
 
 def _overlaid(item: ItemAnswer, granted: ItemAnswer) -> ItemAnswer:
     """An item with what was granted in its place; several grants for one item add up."""
+    decided = item.code is not None
+    if decided and not granted.granted:
+        return item
     earlier = item.units if item.added else None
     units = granted.units if earlier is None or granted.units is None else earlier + granted.units
-    decided = item.code is not None
     return replace(
         item,
         code=item.code if decided else granted.code,
@@ -331,20 +442,25 @@ def _overlaid(item: ItemAnswer, granted: ItemAnswer) -> ItemAnswer:
         issued=item.issued or granted.issued,
         units=units if units is not None else item.units,
         reasons=item.reasons or granted.reasons,
+        authorized=item.authorized or granted.authorized,
         added=True,
         granted=(*item.granted, *granted.granted),
     )
 
 
 def _with_header(item: ItemAnswer, response: Element) -> ItemAnswer:
-    """A granted item with the claim's own number and dates where it has none of its own."""
+    """An item with what the claim says as a whole where it has none of its own: the payer's reference, and of a grant
+    number and dates. The number of an earlier authorization of the item (PAS: previousAuthorizationNumber) comes last.
+    """
+    reference = item.reference or _extension_text(response, codes.ADMINISTRATION_REFERENCE)
+    item = replace(item, reference=reference)
     if item.action not in GRANTED:
         return item
     start, end = _span(response.one("preAuthPeriod"))
     dated = item.valid_from is not None or item.valid_to is not None
     return replace(
         item,
-        number=item.number or response.text("preAuthRef"),
+        number=item.number or response.text("preAuthRef") or item.authorized,
         valid_from=item.valid_from if dated else start,
         valid_to=item.valid_to if dated else end,
     )
@@ -359,41 +475,58 @@ def _reviews(holder: Element) -> tuple[Element, ...]:
     return (*found, *holder.extensions(codes.REVIEW_ACTION))
 
 
+def _reviews_below(item: Element) -> tuple[Element, ...]:
+    """The review actions of an item's details, of which PAS says nothing."""
+    return tuple(
+        review
+        for detail in item.all("detail")
+        for part in (detail, *detail.all("subDetail"))
+        for review in _reviews(part)
+    )
+
+
 def _told(reviews: Sequence[Element]) -> tuple[Element, ...]:
     return tuple(review for review in reviews if review.extension(codes.REVIEW_ACTION_CODE) is not None)
 
 
-def _decided(item: ItemAnswer, reviews: Sequence[Element]) -> ItemAnswer:
-    """The item with its decision. One that is given two of them that differ is not decided."""
-    told = _told(reviews)
-    review = next(iter(told or reviews), None)
-    if review is None:
+def _decided(item: ItemAnswer, reviews: Sequence[Element], below: Sequence[Element] = ()) -> ItemAnswer:
+    """The item with its decision. One that is given two of them that differ, also by its details, is not decided."""
+    told = _told(reviews) or tuple(reviews)
+    found = [coding for review in (*told, *below) for coding in _review_codes(review)]
+    if not told and not found:
         return item
-    found = [_review_code(each) for each in told]
-    coding = next((coding for coding in found if coding is not None), None)
-    number = review.extension("number")
+    meant = {coding.code for coding in found}
+    numbers = dict.fromkeys(number for review in told for number in _review_numbers(review))
     return replace(
         item,
-        code=coding.code if coding is not None else None,
-        action=_action(coding) if len({each.code for each in found if each is not None}) == 1 else None,
-        number=number.text("valueString") if number is not None else None,
-        reasons=_reasons(review),
+        code=found[0].code if found else None,
+        action=_action(found) if len(meant) == 1 else None,
+        number=next(iter(numbers)) if len(numbers) == 1 else None,
+        reasons=tuple(dict.fromkeys(reason for review in told for reason in _reasons(review))),
     )
 
 
-def _review_code(review: Element) -> Coding | None:
-    extension = review.extension(codes.REVIEW_ACTION_CODE)
-    return _coding(extension, "valueCodeableConcept", codes.X12_REVIEW_ACTION) if extension is not None else None
+def _review_codes(review: Element) -> tuple[Coding, ...]:
+    """The codes of a review action: of each concept those of X12 306, else one of no system, else any one."""
+    found: list[Coding] = []
+    for extension in review.extensions(codes.REVIEW_ACTION_CODE):
+        said = extension.concept("valueCodeableConcept")
+        bare = [coding for coding in said if coding.system == ""]
+        found += [coding for coding in said if coding.system == codes.X12_REVIEW_ACTION] or bare or said[:1]
+    return tuple(found)
 
 
-def _action(coding: Coding | None) -> ReviewAction | None:
+def _review_numbers(review: Element) -> tuple[str, ...]:
+    found = (part.text("valueString") for part in review.extensions("number"))
+    return tuple(number for number in found if number is not None)
+
+
+def _action(found: Sequence[Coding]) -> ReviewAction | None:
     """What a review action code means; a code of another system than X12 306 means nothing here."""
-    if coding is None or coding.system not in ("", codes.X12_REVIEW_ACTION):
-        return None
-    try:
-        return ReviewAction(coding.code)
-    except ValueError:
-        return None
+    for coding in found:
+        if coding.system in ("", codes.X12_REVIEW_ACTION) and coding.code in _ACTIONS:
+            return ReviewAction(coding.code)
+    return None
 
 
 def _reasons(review: Element) -> tuple[str, ...]:
@@ -405,6 +538,11 @@ def _coding(holder: Element, name: str, system: str) -> Coding | None:
     """The coding of this system, else the first one."""
     found = holder.concept(name)
     return next((coding for coding in found if coding.system == system), next(iter(found), None))
+
+
+def _extension_text(holder: Element, url: str) -> str | None:
+    extension = holder.extension(url)
+    return extension.text("valueString") if extension is not None else None
 
 
 # -- dates and units ------------------------------------------------------------------------------------------------
