@@ -1,0 +1,1 @@
+"""CareRelay on Kubernetes: see README.md here."""
