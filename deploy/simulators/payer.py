@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -164,7 +165,8 @@ class Payer:
         self._names: dict[tuple[str, str], str] = {}
         self._keys: dict[tuple[str, str], str] = {}
         self._scripts: dict[str, Script] = {}
-        self._spent: dict[tuple[str, str, str], int] = {}
+        self._spent: dict[str, Counter[tuple[str, str]]] = {}
+        """By member, how often each payer's scripted faults have struck."""
         self._outages: list[Outage] = []
         self._events = 0
         self.subscriptions: dict[tuple[str, str], Resource] = {}
@@ -252,10 +254,11 @@ class Payer:
 
     def _spend(self, payer_id: str, member_id: str, fault: str, allowed: int) -> bool:
         """Whether a scripted fault strikes once more."""
-        key = (payer_id, member_id, fault)
-        spent = self._spent.get(key, 0)
-        self._spent[key] = min(spent + 1, allowed)
-        return spent < allowed
+        spent = self._spent.setdefault(member_id, Counter())
+        if spent[payer_id, fault] >= allowed:
+            return False
+        spent[payer_id, fault] += 1
+        return True
 
     # -- requests ---------------------------------------------------------------------------------------------------
 
@@ -417,7 +420,7 @@ class Payer:
     def script(self, member_id: str, script: Script) -> None:
         """Set how a member is treated from now on; faults count anew."""
         self._scripts[member_id] = script
-        self._spent = {key: spent for key, spent in self._spent.items() if key[1] != member_id}
+        self._spent.pop(member_id, None)
 
     def reconsider(self, payer_id: str, name: str, action: ReviewAction) -> Ruling:
         """Decide a case anew without being asked to: its latest decision is replaced, and notified where that is done.

@@ -13,11 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from enum import StrEnum
+from functools import cache
 from typing import TypeVar, overload
 
 from fhir.resources.R4B import get_fhir_model_class
 from fhir_core.fhirabstractmodel import FHIRAbstractModel
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from shared.contracts.base import Coding
@@ -136,9 +138,9 @@ def parse(
     if identity is not None and not (isinstance(identity, str) and _ID.fullmatch(identity)):
         raise _invalid(f"{root}.id", "must be a FHIR id: 1 to 64 letters, digits, hyphens and dots")
     resource = _validated(raw, named, expected, root)
-    codes = list(_code_flaws(resource, root))
-    if codes:
-        raise Invalid("The resource is not valid FHIR R4", flaws=codes)
+    if wrong := _wrong_codes(resource):
+        reason = "is not a code of the value set that FHIR R4 requires here"
+        raise Invalid("The resource is not valid FHIR R4", flaws=[Flaw(f"{root}{path}", reason) for path in wrong])
     return resource
 
 
@@ -204,22 +206,39 @@ def _choice_name(options: Sequence[str]) -> str:
     return "choice"
 
 
-def _code_flaws(model: BaseModel, path: str) -> Iterator[Flaw]:
-    """Codes outside their required value set: the library knows the sets and does not check them."""
-    for name, info in type(model).model_fields.items():
-        value = getattr(model, name)
-        if value is None:
-            continue
-        at = f"{path}.{info.alias or name}"
+@cache
+def _elements(kind: type[BaseModel]) -> Mapping[str, tuple[str, frozenset[str] | None]]:
+    """By field of a model: the element's name in JSON, and the codes it must be one of, where it must."""
+
+    def codes(info: FieldInfo) -> frozenset[str] | None:
         extra = info.json_schema_extra
         allowed = extra.get("enum_values") if isinstance(extra, dict) else None
+        return frozenset(map(str, allowed)) if isinstance(allowed, list) and "+" not in allowed else None
+
+    return {name: (info.alias or name, codes(info)) for name, info in kind.model_fields.items()}
+
+
+def _wrong_codes(model: BaseModel) -> list[str]:
+    """Where codes stand that are outside their required value set: the library knows the sets and does not check them.
+
+    Paths below the model. Asked of every element of every answer that is read, so nothing is made where all is well.
+    """
+    wrong: list[str] = []
+    elements = _elements(type(model))
+    for field_name, value in vars(model).items():
+        if value is None:
+            continue
+        name, allowed = elements[field_name]
         listed = isinstance(value, list)
-        for index, item in enumerate(value if listed else [value]):
-            where = f"{at}[{index}]" if listed else at
+        for index, item in enumerate(value if listed else (value,)):
             if isinstance(item, BaseModel):
-                yield from _code_flaws(item, where)
-            elif isinstance(allowed, list) and "+" not in allowed and item is not None and str(item) not in allowed:
-                yield Flaw(where, "is not a code of the value set that FHIR R4 requires here")
+                below = _wrong_codes(item)
+            elif allowed is not None and item is not None and str(item) not in allowed:
+                below = [""]
+            else:
+                continue
+            wrong.extend(f".{name}[{index}]{path}" if listed else f".{name}{path}" for path in below)
+    return wrong
 
 
 # -- a typed view of JSON -------------------------------------------------------------------------------------------
@@ -283,7 +302,7 @@ class Element:
             return None
         if not isinstance(value, str):
             raise self.flaw(name, "must be a string")
-        if _SURROGATE.search(value):
+        if not value.isascii() and _SURROGATE.search(value):
             raise self.flaw(name, "is not valid Unicode")
         return value.strip() or None
 

@@ -67,6 +67,8 @@ class Leases:
         """The slots that work may be begun in now, with their epochs; none once the lease may have ended."""
         if not self.holds():
             return {}
+        if not self._leaving:  # As nearly always; asked before every look at what is due.
+            return dict(self._held)
         return {slot: epoch for slot, epoch in self._held.items() if slot not in self._leaving}
 
     @property
