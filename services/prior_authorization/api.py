@@ -1,4 +1,4 @@
-"""The HTTP side of prior authorization: what coordinators see and do, and what payers notify."""
+"""The HTTP side of prior authorization: what coordinators see and do; the doors for payers stand in ``payers``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from datetime import date, datetime, timedelta
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import Path, Query, Request
+from fastapi import Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from services.prior_authorization import fhir_api, letters, parking, requirements
+from services.prior_authorization import fhir_api, letters, payers, requirements
 from services.prior_authorization.letters import LetterKind
-from services.prior_authorization.model import Authorization, Item, Kind, Member, Payer, RuleBook, State, lifetime
-from services.prior_authorization.model.answers import ItemRuling, PayerAnswer, Ruling, Source, Unusable
+from services.prior_authorization.model import Authorization, Item, Kind, Member, RuleBook, State, lifetime
+from services.prior_authorization.model.answers import ItemRuling, Ruling
 from services.prior_authorization.model.asking import Open, OpenAs, Update, open_directly, replaced, update
 from services.prior_authorization.model.authorization import Submission
 from services.prior_authorization.model.clocks import outlook
@@ -29,7 +29,7 @@ from services.prior_authorization.model.contesting import (
     end_talk,
     resubmit,
 )
-from services.prior_authorization.model.deciding import differing, take, weigh_for
+from services.prior_authorization.model.deciding import differing
 from services.prior_authorization.model.denials import Offer, PeerToPeer, TalkOutcome
 from services.prior_authorization.model.evidence import (
     Canonical,
@@ -50,7 +50,6 @@ from services.prior_authorization.model.opening import (
     seek,
     withdraw,
 )
-from services.prior_authorization.model.payer import HearPayer, hear, payer_key, worth_noting
 from services.prior_authorization.model.people import (
     AcceptDenial,
     Appeal,
@@ -63,29 +62,21 @@ from services.prior_authorization.model.people import (
     send_again,
     settle_contradiction,
 )
-from services.prior_authorization.model.refused import BadInput
-from services.prior_authorization.model.subscription import Subscribe, Subscription, subscribe, subscription_key
 from services.prior_authorization.model.visits import Visit, VisitStatus
-from services.prior_authorization.pas.reading import Notification, read_notification
 from shared.contracts.base import Coding
 from shared.kit import shown
 from shared.kit.api import Call, CallContext, DocumentId, Reply, Routes
 from shared.kit.auth import Role
-from shared.kit.decisions import Facts
-from shared.kit.errors import Flaw, Forbidden, Invalid, NotFound
+from shared.kit.errors import Flaw, Invalid
 from shared.kit.store.port import EPOCH
 
 READERS = frozenset({Role.COORDINATOR, Role.CLINICIAN, Role.SCHEDULER, Role.AUDITOR, Role.OPERATOR, Role.SERVICE})
-_KEPT_KEYS = 20
-"""How many notifications an authorization remembers."""
-
 CHASERS = frozenset({Role.COORDINATOR})
 WRITERS = frozenset({Role.COORDINATOR, Role.CLINICIAN})
 """Who may read a letter: it bears the member's name."""
 
 CONTESTED = frozenset({State.SUBMITTING, State.DENIED, State.APPEALING, State.DENIED_FINAL})
 
-PayerId = Annotated[str, Path(pattern=r"^[A-Za-z0-9.-]{1,64}$")]
 Code = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
 MAX_EVIDENCE = 4 * 1024 * 1024
 """Characters of base64 in one piece of evidence."""
@@ -219,16 +210,9 @@ class EvidenceBody(BaseModel):
     items: Annotated[tuple[EvidenceItem, ...], Field(min_length=1, max_length=20)]
 
 
-class TakeNotification:
-    """The payer notified of an answer, by the notification ``key``. Not a model: it is decided on, never stored."""
-
-    def __init__(self, answer: PayerAnswer, key: str | None = None) -> None:
-        self.answer, self.key = answer, key
-
-
 def routes(rules: RuleBook, notifier: str, npi: str) -> tuple[Routes, ...]:
     """All routes of this service, under these rules; ``notifier`` may notify for any payer, ``npi`` asks payers."""
-    return requirements.routes(rules), _authorizations(rules), _payers(rules, notifier), fhir_api.routes(npi)
+    return requirements.routes(rules), _authorizations(rules), payers.routes(rules, notifier), fhir_api.routes(npi)
 
 
 def _authorizations(rules: RuleBook) -> Routes:
@@ -371,103 +355,6 @@ def _authorizations(rules: RuleBook) -> Routes:
     return found
 
 
-def _payers(rules: RuleBook, notifier: str) -> Routes:
-    found = Routes(prefix="/payers", tags=("payers",))
-
-    @found.put("/{payer_id}/subscription", roles={Role.OPERATOR, Role.COORDINATOR})
-    async def subscribed(payer_id: PayerId, call: Call) -> Reply:
-        """Have our subscription registered at the payer, and renewed before it ends. 409 where it does not notify."""
-        key = subscription_key(payer_id)
-        return await call.put(
-            Subscription, key, Subscribe(payer_id), partial(subscribe, rules), answer=subscription_view
-        )
-
-    @found.get("/{payer_id}/subscription", roles=READERS)
-    async def shown_subscription(payer_id: PayerId, call: Call) -> Reply:
-        """How our subscription at the payer stands."""
-        document = await call.read(Subscription, subscription_key(payer_id))
-        return call.show(document, subscription_view(document))
-
-    @found.get("/{payer_id}/refused-notifications", roles={Role.OPERATOR, Role.COORDINATOR, Role.AUDITOR})
-    async def refused_ones(payer_id: PayerId, call: Call) -> Reply:
-        """What came in the payer's name and was refused: why, when, how often; nothing of what it said."""
-        kept = await call.find(BadInput, "payer_id", payer_id, limit=1)
-        return Reply(200, {"refused": parking.shown(kept[0] if kept else None)})
-
-    @found.post("/{payer_id}/notifications", roles={Role.SERVICE}, refused=parking.parked())
-    async def notified(payer_id: PayerId, body: dict[str, Any], request: Request, call: Call) -> Reply:
-        """A PAS subscription notification. Taking the same one again changes nothing.
-
-        403 where the caller does not speak for this payer, 404 where it answers no claim that this payer was sent, 422
-        where it is malformed or cannot be used: nothing is changed then but the record of what was refused, and the
-        payer's own retry or our next inquiry brings it again.
-        """
-        if call.caller.subject not in (notifier, f"payer:{payer_id}"):
-            raise Forbidden("this caller does not speak for this payer")
-        notification = read_notification(body)
-        key = _key(notification, await request.body())
-        known = [await _addressed(call, payer_id, answer, place) for place, answer in enumerate(notification.answers)]
-        for document, answer in known:
-            _refuse_unusable(document, answer, call.now)
-        for document, answer in known:
-            await call.change(Authorization, document.id, TakeNotification(answer, key), take_notification)
-        await _hear(call, payer_id, active=notification.active)
-        return Reply(200, {"taken": [document.id for document, _ in known]})
-
-    return found
-
-
-def take_notification(document: Authorization, command: TakeNotification, facts: Facts, now: datetime) -> Authorization:
-    """Fold a notified answer onto the authorization; that of a notification it has heard changes nothing."""
-    if command.key is not None and command.key in document.notified:
-        return document
-    take(document, command.answer, Source.NOTIFICATION, now)
-    if command.key is not None:
-        document.notified = (*document.notified, command.key)[-_KEPT_KEYS:]
-    return document
-
-
-def _key(notification: Notification, content: bytes) -> str | None:
-    """What makes two notifications one: subscription, event numbers and content. Numbers alone may begin anew."""
-    if not notification.events:
-        return None
-    numbers = ",".join(str(number) for number in notification.events)
-    named = f"{notification.subscription}#{numbers}#".encode()
-    return hashlib.sha256(named + content).hexdigest()[:32]
-
-
-async def _addressed(call: Call, payer_id: str, answer: PayerAnswer, place: int) -> tuple[Authorization, PayerAnswer]:
-    """The authorization that an answer is about. Raises NotFound where this payer was sent no such claim."""
-    for claim in answer.claims:
-        for field in ("claim_id", "appeal_id", "update_id", "resubmission_id"):
-            for document in await call.find(Authorization, field, claim, limit=2):
-                if document.payer_id == payer_id:
-                    return document, answer
-    path = f"Bundle.entry[{place + 1}].resource.request"
-    raise NotFound("this payer was sent no such claim", flaws=[Flaw(path, "names no claim of ours")])
-
-
-def _refuse_unusable(document: Authorization, answer: PayerAnswer, now: datetime) -> None:
-    """Tell the payer what is wrong with an answer, before anything is changed. Raises Invalid."""
-    submission = document.submission(answer.claims)
-    if submission is None:
-        raise NotFound("this payer was sent no such claim")
-    weighed = weigh_for(document, submission, answer, Source.NOTIFICATION, now)
-    if isinstance(weighed, Unusable):
-        raise Invalid("The answer cannot be used", flaws=[Flaw("ClaimResponse", weighed.reason)])
-
-
-async def _hear(call: Call, payer_id: str, *, active: bool) -> None:
-    """Note the sign of life; only of payers that were ever asked anything, so that strangers leave nothing behind."""
-    if not await call.find(Authorization, "payer_id", payer_id, limit=1):
-        return
-    key = payer_key(payer_id)
-    command = HearPayer(payer_id, active)
-    heard = await call.find(Payer, "payer_id", payer_id, limit=1)
-    if worth_noting(heard[0] if heard else None, command, call.now):
-        await call.put(Payer, key, command, hear, answer=lambda payer: {"state": payer.state})
-
-
 # -- what is shown --------------------------------------------------------------------------------------------------
 
 
@@ -558,16 +445,6 @@ def view(document: Authorization) -> dict[str, Any]:
         "contradictions": [_ruling(ruling) for ruling in document.contradictions],
         "troubles": [{"reason": t.reason, "source": t.source, "at": shown.instant(t.at)} for t in document.troubles],
         "polled_at": shown.instant(document.polled_at),
-    }
-
-
-def subscription_view(document: Subscription) -> dict[str, Any]:
-    """How our subscription at a payer stands."""
-    return {
-        "payer_id": document.payer_id,
-        "state": document.status,
-        "ends_at": shown.instant(document.ends_at),
-        "reason": document.reason,
     }
 
 

@@ -16,6 +16,7 @@ from fastapi import Request
 
 from services.prior_authorization import fhir
 from services.prior_authorization.model import Authorization
+from services.prior_authorization.model.authorization import CLAIM_FIELDS
 from services.prior_authorization.pas import codes
 from services.prior_authorization.pas.fhir import Resource
 from shared.kit.api import Call, CallContext, DocumentId, Reply, Routes
@@ -26,9 +27,6 @@ READERS = frozenset({Role.COORDINATOR, Role.CLINICIAN, Role.SCHEDULER, Role.AUDI
 FHIR_JSON = {"content-type": "application/fhir+json"}
 MOST, USUAL = 200, 50
 COUNT, AFTER = "_count", "_after"
-
-CLAIM_FIELDS = ("claim_id", "appeal_id", "update_id", "resubmission_id")
-"""Where the identifiers of claims are found by."""
 
 Show = Callable[[Authorization], Resource]
 

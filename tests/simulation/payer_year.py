@@ -17,9 +17,9 @@ import httpx
 
 from deploy.simulators import payer as simulator
 from deploy.simulators.adjudication import Script
-from services.prior_authorization.api import TakeNotification, take_notification
 from services.prior_authorization.jobs import jobs
 from services.prior_authorization.model import Authorization, Member, Payer, RuleBook, State, opening, people
+from services.prior_authorization.model.notified import TakeNotification, take_notification
 from services.prior_authorization.model.payer import HearPayer, hear, payer_key
 from services.prior_authorization.pas.client import PayerClient
 from services.prior_authorization.pas.reading import read_notification

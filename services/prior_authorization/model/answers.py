@@ -134,6 +134,12 @@ class PayerAnswer:
     human_reviewed: bool | None = None
     asks: tuple[AskAnswer, ...] = ()
 
+    @property
+    def rejects(self) -> bool:
+        """Whether it names errors in the request, and decides nothing."""
+        items = self.items or ((self.whole,) if self.whole is not None else ())
+        return bool(self.errors) and not any(item.code for item in items)
+
 
 @dataclass(frozen=True, slots=True)
 class Answered:
@@ -365,7 +371,7 @@ def _flaw(answer: PayerAnswer, claim_id: str, requested: Collection[int], now: d
     if answer.created > now + AHEAD:
         return "dated-ahead"
     items = answer.items or ((answer.whole,) if answer.whole is not None else ())
-    if answer.errors and not any(item.code for item in items):
+    if answer.rejects:
         return f"{_REJECTED}{_kept(_CODE, answer.errors[0].code) or UNKNOWN}"
     if not items:
         return "no-item"

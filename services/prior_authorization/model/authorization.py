@@ -53,6 +53,10 @@ ITEM = FIRST
 """The first item of a request, and the only one where a referral asked for it."""
 
 
+CLAIM_FIELDS = ("claim_ids", "claim_id", "appeal_id", "update_id", "resubmission_id")
+"""Where the identifiers of claims are found by: all of them; the latest of each kind, as they were kept before."""
+
+
 class State(StrEnum):
     """Where the authorization of a referral stands."""
 
@@ -194,6 +198,7 @@ class Authorization(Document):
         "patient_id",
         "payer_id",
         "state",
+        "claim_ids",
         "claim_id",
         "appeal_id",
         "update_id",
@@ -205,7 +210,7 @@ class Authorization(Document):
         State.AWAITING_CHOICE: _PREPARED | {State.AWAITING_EVIDENCE},
         State.AWAITING_EVIDENCE: _PREPARED | {State.AWAITING_CHOICE},
         State.SUBMITTING: _WORDS | {State.AWAITING_MEMBER, State.CANCELLING, State.WITHDRAWN},
-        State.PENDED: _after(State.PENDED, State.CANCELLING),
+        State.PENDED: _after(State.PENDED, State.SUBMITTING, State.CANCELLING),
         State.CONTACT_PAYER: _after(State.CONTACT_PAYER, State.CANCELLING),
         State.APPROVED: _after(State.APPROVED, State.CANCELLING, State.WITHDRAWN),
         State.NO_ACTION: _after(State.NO_ACTION),
@@ -247,6 +252,8 @@ class Authorization(Document):
     """How many updates were asked for."""
     replaces: str | None = None
     """The denied authorization that this one was opened in place of."""
+    claim_ids: tuple[str, ...] = ()
+    """The identifiers of all claims that a payer may have, those that call one off too."""
     claim_id: str | None = None
     appeal_id: str | None = None
     update_id: str | None = None
@@ -384,6 +391,11 @@ class Authorization(Document):
         since = (newest.received_at if newest is not None else None) or now
         floor = timedelta(minutes=self.terms.poll_minutes)
         return next_poll(Manner(self.hours, floor, self.expedited, now - since), self.id, self.polls + 1, now, named)
+
+    def sends(self, claim_id: str) -> None:
+        """A claim of this identifier is about to be sent: whatever a payer says of it from now on is found by it."""
+        if claim_id not in self.claim_ids:
+            self.claim_ids = (*self.claim_ids, claim_id)
 
     def submission(self, claims: tuple[str, ...]) -> Submission | None:
         """The claim that the first of these identifiers which names one of ours names."""

@@ -57,6 +57,9 @@ Outcome = Answered | Unreadable | Rejected | Refused | Unanswered
 
 POLLED = frozenset({State.PENDED, State.CONTACT_PAYER, State.APPEALING})
 
+_REJECTABLE = frozenset({State.SUBMITTING, State.PENDED, State.APPEALING})
+"""Where errors alone can lead to a correction: the payer has not decided."""
+
 _BEHIND = timedelta(minutes=1)
 """How long a cancellation waits for the outcome of a call that is still out."""
 
@@ -87,6 +90,8 @@ def prepare_submit(document: Authorization, due: Due, facts: Facts, now: datetim
         )
         document.submissions = [first]
         document.claim_id = attempt.id
+    if document.newest is not None:
+        document.sends(document.newest.id)
     return document
 
 
@@ -115,6 +120,7 @@ def prepare_update(document: Authorization, due: Due, facts: Facts, now: datetim
         _stuck(document, missing, Source.UPDATE, now)
         return document
     document.intend("update", now)
+    document.sends(update.id)
     update.tried = True
     return document
 
@@ -128,20 +134,26 @@ def settle_update(document: Authorization, outcome: Outcome, facts: Facts, now: 
     """Fold the answer to an update. What the payer will not take leaves the request as it is, and a person is told."""
     source = Source.UPDATE
     if isinstance(outcome, Answered) and outcome.answer is not None:
-        taken = take(document, outcome.answer, source, now)
-        if taken is Effect.UNUSABLE and _update_waits(document):
+        unusable = take(document, outcome.answer, source, now) is Effect.UNUSABLE
+        if unusable and not take_rejection(document, outcome.answer, source, now) and _update_waits(document):
             _repeat(document, "update", now)
     elif not _update_waits(document):
         note(document, _reason(outcome), source, now)
     elif isinstance(outcome, Rejected):
-        document.update = None
-        note(document, "update-refused", source, now)
-        _call_person(document, outcome.reason, source, now)
+        _refuse_update(document, outcome.reason, source, now)
     elif isinstance(outcome, Refused):
         _refused(document, "update", outcome, source, now)
     else:
         _again(document, "update", _reason(outcome), source, now)
     return document
+
+
+def _refuse_update(document: Authorization, reason: str, source: Source, now: datetime) -> None:
+    """The payer will not have the update: what it changes stays as it was, and a person is told."""
+    document.update = None
+    document.rest("update")
+    note(document, "update-refused", source, now)
+    _call_person(document, reason, source, now)
 
 
 def _update_waits(document: Authorization) -> bool:
@@ -178,6 +190,8 @@ def prepare_appeal(document: Authorization, due: Due, facts: Facts, now: datetim
         )
         document.submissions = [*document.submissions, appeal]
         document.appeal_id = attempt.id
+    if document.newest is not None:
+        document.sends(document.newest.id)
     return document
 
 
@@ -227,7 +241,9 @@ def settle_poll(document: Authorization, outcome: Outcome, facts: Facts, now: da
     """Fold the answer to an inquiry; where it brought no decision, ask again later."""
     named: float | None = None
     if isinstance(outcome, Answered) and outcome.answer is not None:
-        take(document, outcome.answer, Source.POLL, now)
+        unused = take(document, outcome.answer, Source.POLL, now) is Effect.UNUSABLE
+        if unused and take_rejection(document, outcome.answer, Source.POLL, now):
+            return document
     elif isinstance(outcome, Answered):
         unusable(document, NOT_FOUND, Source.POLL, now)
     elif isinstance(outcome, Refused):
@@ -289,6 +305,7 @@ def prepare_cancel(document: Authorization, due: Due, facts: Facts, now: datetim
     if document.cancels != wanted.id:
         document.cancels, document.cancel_opened_at = wanted.id, now
         document.cancel_id = derived_id("cancellation", wanted.id)
+        document.sends(document.cancel_id)
     return document
 
 
@@ -335,7 +352,7 @@ def _settle_sent(document: Authorization, outcome: Outcome, timer: str, sending:
         return
     if isinstance(outcome, Answered) and outcome.answer is not None:
         unusable = take(document, outcome.answer, source, now) is Effect.UNUSABLE
-        if unusable and _unsent(document, sending) and not _rejected(document, outcome.answer, sending, now):
+        if unusable and not take_rejection(document, outcome.answer, source, now) and _unsent(document, sending):
             _repeat(document, timer, now)
     elif document.state is not sending or not _unsent(document, sending):
         note(document, _reason(outcome), source, now)
@@ -355,12 +372,37 @@ def _note_late(document: Authorization, outcome: Outcome, source: Source, now: d
         note(document, _reason(outcome), source, now)
 
 
-def _rejected(document: Authorization, answer: PayerAnswer, sending: State, now: datetime) -> bool:
-    """Whether the payer refused a request for its data, which a coordinator is now to correct."""
+def take_rejection(document: Authorization, answer: PayerAnswer, source: Source, now: datetime) -> bool:
+    """Where an answer that could not be used holds errors alone, of a claim that the payer still owes its word on: have
+    them put right, and tell whether that is under way.
+
+    A request is corrected and sent anew, an update is given up; what cannot be corrected so is for a person, and is not
+    sent again without one.
+    """
     sent = document.submission(answer.claims)
-    if sent is None or sending is not State.SUBMITTING or not answer.errors:
+    if sent is None or not answer.rejects or sent.ruling is not None:
         return False
-    return reject(document, sent.id, rejections(answer), now)
+    if sent is document.update:
+        _refuse_update(document, "update-rejected", source, now)
+        return True
+    if sent is not document.newest or document.state not in _REJECTABLE:
+        return False
+    if _correcting(document, sent):
+        return True
+    errors = rejections(answer)
+    if sent.kind in (Kind.INITIAL, Kind.RESUBMISSION) and reject(document, sent.id, errors, now):
+        document.breaches_at = None
+        document.rest("poll", "breach")
+    else:
+        escalate(document, now, owner=Owner.COORDINATOR, reason=f"rejected-{errors[0].code}", within=CANCELLATION)
+    return True
+
+
+def _correcting(document: Authorization, sent: Submission) -> bool:
+    """Whether a person has been asked to correct this claim."""
+    denial, wait = document.denial, document.wait
+    awaited = wait is not None and wait.reason == "correct-and-resubmit"
+    return awaited and denial is not None and denial.rejected and denial.claim_id == sent.id
 
 
 def _unsent(document: Authorization, sending: State) -> bool:

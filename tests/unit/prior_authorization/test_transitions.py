@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from services.prior_authorization.model import Authorization, State, calling, contesting, opening, people
-from services.prior_authorization.model.answers import Answered
+from services.prior_authorization.model.answers import Answered, ErrorAnswer
 from shared.contracts.referrals import ReferralCancelled
 from shared.kit.document import Document
 from tests.unit.prior_authorization.cases import (
@@ -94,6 +94,15 @@ def corrected() -> None:
     contesting.resubmit(document, contesting.Resubmit(corrected=("0P",)), facts(), NOW)
 
 
+def refused_for_its_data() -> None:
+    document = answered(sent(), A4)
+    errors = (ErrorAnswer("72", None, "C"),)
+    calling.take_rejection(
+        document, answer(document.claim_id, A1, NOW, items=(), errors=errors), calling.Source.NOTIFICATION, NOW
+    )
+    contesting.resubmit(document, contesting.Resubmit(corrected=("72",)), facts(), NOW)
+
+
 def asked_for_what_needs_none() -> None:
     opening.request(shipped(), opened(), asked(service=OFFICE_VISIT), facts(), NOW)
 
@@ -128,6 +137,7 @@ def special() -> dict[tuple[State, State], Way]:
         (State.SUBMITTING, State.CANCELLING): lambda: opening.referral_ended(sent(), CANCELLED, facts(), NOW),
         (State.DENIED, State.APPEALING): lambda: people.appeal(at_state(State.DENIED), people.Appeal(), facts(), NOW),
         (State.DENIED, State.SUBMITTING): corrected,
+        (State.PENDED, State.SUBMITTING): refused_for_its_data,
         (State.DENIED, State.DENIED_FINAL): lambda: people.accept_denial(
             at_state(State.DENIED), people.AcceptDenial(), facts(), NOW
         ),
