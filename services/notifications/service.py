@@ -20,6 +20,17 @@ from services.notifications.reactions import reactions
 from services.notifications.sender import Outside
 from services.notifications.templates import CLINIC_SEPTETS, PHONE_SEPTETS, Sender, septets, to_gsm7
 from shared.contracts.intake import Channel
+from shared.contracts.notifications import (
+    DeliveryAccepted,
+    DeliveryDelivered,
+    DeliveryDropped,
+    DeliveryEscalated,
+    DeliveryEvent,
+    DeliveryFailed,
+    DeliveryUnknown,
+)
+from shared.kit import metrics
+from shared.kit.metrics import Attributes, Counted
 from shared.kit.service import Part, Service
 from shared.kit.settings import KitSettings
 
@@ -108,6 +119,25 @@ def outside_of(settings: Settings, http: httpx.AsyncClient) -> Outside:
     )
 
 
+OUTCOMES: dict[type[DeliveryEvent], str] = {
+    DeliveryAccepted: "accepted",
+    DeliveryDelivered: "delivered",
+    DeliveryFailed: "failed",
+    DeliveryDropped: "dropped",
+    DeliveryUnknown: "unknown",
+    DeliveryEscalated: "escalated",
+}
+
+
+def counted(event: type[DeliveryEvent], outcome: str) -> Counted:
+    """How often messages come to an outcome, by channel: none where none was chosen yet."""
+
+    def about(told: DeliveryEvent) -> Attributes:
+        return {metrics.OUTCOME: outcome, metrics.CHANNEL: told.channel.value if told.channel else "none"}
+
+    return Counted(event, metrics.DELIVERIES, about)
+
+
 ROLES = {
     "planner": Part(reactions=frozenset({Visit.collection, Recipient.collection, Delivery.collection})),
     "dispatcher": Part(queues=frozenset(kind.collection for kind in (Visit, Recipient, Delivery, Stray))),
@@ -129,4 +159,5 @@ def build(settings: Settings, http: httpx.AsyncClient) -> Service:
         routes=routes(policy),
         performing=senders(policy, outside, concurrency=settings.sends_at_once, rate=rate),
         roles=ROLES,
+        counts=tuple(counted(event, outcome) for event, outcome in OUTCOMES.items()),
     )

@@ -20,6 +20,7 @@ from pydantic import StringConstraints
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared.kit import metrics
 from shared.kit.auth import Caller, Role
 from shared.kit.commands import Answered, Commands, Exists, digest, request_key
 from shared.kit.commands import Request as CommandRequest
@@ -55,6 +56,9 @@ DocumentId = Annotated[
 
 PUBLIC: frozenset[Role] = frozenset()
 """The roles of a route that asks for no token: health alone."""
+
+OTHER_SYSTEMS = frozenset({Role.SERVICE})
+"""The roles of a route by which gateways and payers tell us something."""
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
 PROBLEM = "application/problem+json"
@@ -282,6 +286,8 @@ class _GuardedRoute(APIRoute):
             door: Door = request.app.state.door
             if not declared:
                 return await inner(request)
+            clock = door.repository.clock
+            began = clock.monotonic()
             traced = door.telemetry.start(
                 f"{request.method} {template}",
                 well_formed(request.headers.get("traceparent")),
@@ -305,6 +311,13 @@ class _GuardedRoute(APIRoute):
                     traced.span.set_attribute("http.response.status_code", response.status_code)
                 if traced.context:
                     response.headers["traceparent"] = traced.context
+            answered: dict[str, str | int] = {metrics.ROUTE: template, metrics.STATUS: response.status_code}
+            failed = {metrics.ERROR: str(response.status_code)} if response.status_code >= 500 else {}
+            door.telemetry.requests.record(
+                clock.monotonic() - began, {metrics.METHOD: request.method, **answered, **failed}
+            )
+            if declared == OTHER_SYSTEMS:
+                door.telemetry.callbacks.add(1, answered)
             return response
 
         return handle

@@ -70,6 +70,7 @@ class Chassis:
         ids: Ids,
         role: str = ALL,
         call_ahead: float = 0.0,
+        worker: str | None = None,
     ) -> None:
         self.service = service
         self.settings = settings
@@ -80,10 +81,15 @@ class Chassis:
         self._call_ahead = call_ahead
         self.part = part = service.part(role)
         self.telemetry = telemetry
-        self.worker_name = ids()
+        self.worker_name = worker or ids()
         self.publisher = Publisher(service.name, store, bus, telemetry, limit=settings.max_publishing)
         self.repository = Repository(
-            store, clock, self.publisher.offer, max_event_bytes=settings.max_event_bytes, became_due=self._became_due
+            store,
+            clock,
+            self.publisher.offer,
+            max_event_bytes=settings.max_event_bytes,
+            became_due=self._became_due,
+            recorded=telemetry.recorded,
         )
         self.parking = Parking(self.repository)
         self.commands = Commands(self.repository, telemetry)
@@ -111,7 +117,10 @@ class Chassis:
             documents=service.documents,
             workers=self.workers,
             publishing=lambda: self.publisher.waiting,
+            ready=self.ready,
         )
+        telemetry.observe(self.signals.observed)
+        telemetry.count(service.counts)
         self.door = Door(
             service.name,
             self.repository,
@@ -333,9 +342,11 @@ OPERATIONS = Routes(tags=("operations",))
 
 
 @OPERATIONS.public("/health/live")
-async def live() -> Reply:
-    """The process answers."""
-    return Reply(200, {"status": "live"})
+async def live(request: Request) -> Reply:
+    """Whether the process gets on: 503 where a reader stands still before unread records and could not be helped."""
+    chassis: Chassis = request.app.state.chassis
+    alive = chassis.bus.alive()
+    return Reply(200 if alive else 503, {"status": "live" if alive else "stuck"})
 
 
 @OPERATIONS.public("/health/ready")

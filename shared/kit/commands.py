@@ -10,6 +10,7 @@ from datetime import timedelta
 from enum import Enum
 from typing import Any, TypeVar
 
+from shared.kit import metrics
 from shared.kit.decisions import Decision, Facts, Want, Wants
 from shared.kit.document import Answer, Document, derived_id
 from shared.kit.errors import Busy, Gone, Invalid, KeyReused, NotFound, Stale, TooLarge
@@ -101,6 +102,8 @@ class Commands:
         Raises DomainError: the decision's own, NotFound, Stale, KeyReused, TooLarge, Busy.
         """
         facts: dict[Want, list[Any]] = {}
+        clock = self._repository.clock
+        began = clock.monotonic()
         for _ in range(MAX_RACES):
             held = (await self._repository.load(document, [id]))[id]
             earlier = self._answered(held.document, request)
@@ -131,7 +134,9 @@ class Commands:
             if isinstance(outcome, Unstorable):
                 raise TooLarge(f"{document.__name__} {outcome}")
             if outcome is Outcome.WON:
-                self._telemetry.decided.add(1, {"carerelay.document.type": document.__name__})
+                about = {metrics.DOCUMENT: document.__name__}
+                self._telemetry.decided.add(1, about)
+                self._telemetry.latency.record(clock.monotonic() - began, {**about, metrics.DOOR: "api"})
                 return Answered(status, _versioned(body, decided.version), decided.version)
             self._telemetry.conflicts.add(1, {"carerelay.document.type": document.__name__})
             facts.clear()

@@ -242,10 +242,7 @@ class Reactor(Reader):
                 f"process {item.event.type}",
                 own or item.trace,
                 lambda: {
-                    "messaging.system": "kafka",
-                    "messaging.operation.type": "process",
-                    "messaging.destination.name": item.record.topic,
-                    "messaging.consumer.group.name": self.group,
+                    **self.messaging(item.record),
                     "carerelay.document.type": self.table.document.__name__,
                     "carerelay.document.id": pair.id,
                     **case_attributes(item.event),

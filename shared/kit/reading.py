@@ -6,11 +6,13 @@ What is done with its events is a subclass's: decisions (``shared.kit.engine``) 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from shared.contracts.base import Event
+from shared.kit import metrics
 from shared.kit.bus.envelope import Received, Unreadable, Unwanted, read
-from shared.kit.bus.port import Record
+from shared.kit.bus.port import Record, client_id
 from shared.kit.parking import WAITS, Parking, parking_key, shown_key
 from shared.kit.store.repository import NewerShape, Repository
 from shared.kit.telemetry import Telemetry, log
@@ -26,6 +28,7 @@ class Reader(ABC):
         self, group: str, events: Iterable[type[Event]], repository: Repository, parking: Parking, telemetry: Telemetry
     ) -> None:
         self.group = group
+        self._told = {metrics.SYSTEM: "kafka", metrics.OPERATION: "process", metrics.GROUP: group}
         self.in_work = 0
         self._repository = repository
         self._parking = parking
@@ -43,13 +46,30 @@ class Reader(ABC):
         Raises StoreUnavailable where the store failed; nothing is parked for that, and the batch may be given again.
         """
         self.in_work = len(batch)
+        clock = self._repository.clock
+        began = clock.monotonic()
+        failed: dict[str, str] = {}
         try:
             await self._handle(batch)
-        except NewerShape:
-            self._repository.behind = True
+        except Exception as error:
+            failed = {metrics.ERROR: type(error).__name__}
+            if isinstance(error, NewerShape):
+                self._repository.behind = True
             raise
         finally:
             self.in_work = 0
+            self._telemetry.processed.record(clock.monotonic() - began, {**self._told, **failed})
+
+    def messaging(self, record: Record) -> dict[str, str | int | float | bool]:
+        """What a span of work on a record says of it, by OpenTelemetry's conventions for messaging."""
+        return {
+            **self._told,
+            metrics.OPERATION_TYPE: "process",
+            metrics.DESTINATION: record.topic,
+            metrics.CLIENT: client_id(self.group.partition(".")[0]),
+            "messaging.destination.partition.id": str(record.partition),
+            "messaging.kafka.offset": record.offset,
+        }
 
     async def replay(self, record: Record) -> str | None:
         """Apply one parked record; None where it is done with, or the reason why it still is poison."""
@@ -64,7 +84,8 @@ class Reader(ABC):
         items = [item for record in batch if not isinstance(item := read(record, self._wanted), Unwanted)]
         if not items:
             return
-        self._telemetry.consumed.add(len(items), {"messaging.consumer.group.name": self.group})
+        for topic, count in Counter(item.record.topic for item in items).items():
+            self._telemetry.consumed.add(count, {**self._told, metrics.OPERATION: "poll", metrics.DESTINATION: topic})
         parked = await self._parking.parked(self.group, {parking_key(item.record) for item in items})
         aside: dict[str, Poisoned] = {}
         wanted: list[Received] = []
@@ -77,11 +98,16 @@ class Reader(ABC):
             else:
                 wanted.append(item)
         poisoned: dict[str, Poisoned] = {}
-        for record, reason in await self.apply(wanted):
+        refused = await self.apply(wanted)
+        if wanted:
+            oldest = min(item.time for item in wanted)
+            late = (self._repository.clock.now() - oldest).total_seconds()
+            self._telemetry.latency.record(max(0.0, late), {metrics.DOOR: "reactions", metrics.GROUP: self.group})
+        for record, reason in refused:
             poisoned.setdefault(parking_key(record), []).append((record, reason))
         for key, records in poisoned.items():
             aside.setdefault(key, [])[:0] = records  # What was to be applied stood before what was set aside unread.
         for key, records in aside.items():
             await self._parking.append(self.group, key, records)
-            self._telemetry.parked.add(len(records), {"messaging.consumer.group.name": self.group})
+            self._telemetry.parked.add(len(records), {metrics.GROUP: self.group})
             log.warning("key.parked", group=self.group, key=shown_key(key), events=len(records), reason=records[0][1])

@@ -24,6 +24,7 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 
 from shared.kit.bus.kafka import KafkaBus
+from shared.kit.bus.port import client_id
 from shared.kit.chassis import Chassis
 from shared.kit.clock import Clock, OffsetClock, SystemClock, random_id
 from shared.kit.errors import DomainError
@@ -65,14 +66,16 @@ def store_of(name: str, settings: KitSettings) -> MongoStore:
     return MongoStore(settings.mongodb_uri, database, driver=settings.mongodb_driver)
 
 
-def bus_of(name: str, settings: KitSettings) -> KafkaBus:
+def bus_of(name: str, settings: KitSettings, telemetry: Telemetry | None = None) -> KafkaBus:
     """The bus that the settings ask for."""
     return KafkaBus(
         settings.kafka_bootstrap_servers,
-        client_id=f"carerelay-{name}",
+        client_id=client_id(name),
         partitions=settings.kafka_partitions,
         replication=settings.kafka_replication,
         idempotence=settings.kafka_idempotence,
+        stuck_after=settings.stuck_seconds,
+        telemetry=telemetry,
     )
 
 
@@ -91,8 +94,12 @@ def uvicorn_config(app: FastAPI, settings: KitSettings) -> uvicorn.Config:
 
 async def serve(name: str, settings: S, build: Callable[[S, httpx.AsyncClient], Service], role: str) -> None:
     """Run a role until SIGTERM or SIGINT; then finish what is in work, within ``drain_seconds``."""
+    worker = random_id()
     telemetry = Telemetry.configure(
         name,
+        role=role,
+        instance=worker,
+        every=settings.signals_seconds,
         ratio=settings.trace_sample_ratio,
         traces_file=settings.traces_file,
         endpoint=settings.otel_exporter_otlp_endpoint,
@@ -105,13 +112,14 @@ async def serve(name: str, settings: S, build: Callable[[S, httpx.AsyncClient], 
             build(settings, http),
             settings,
             store=store_of(name, settings),
-            bus=bus_of(name, settings),
+            bus=bus_of(name, settings, telemetry),
             clock=clock_of(settings),
             http=http,
             telemetry=telemetry,
             ids=random_id,
             role=role,
             call_ahead=settings.call_ahead_seconds,
+            worker=worker,
         )
         server = uvicorn.Server(uvicorn_config(chassis.app, settings))
         await _prepared(chassis)

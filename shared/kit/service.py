@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from shared.kit.document import Document, queue_key
 from shared.kit.jobs import Jobs
+from shared.kit.metrics import Counted
 from shared.kit.performing import Performing
 from shared.kit.reactions import Reactions
 
@@ -34,7 +35,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Service:
-    """One service, declared; ``shared.kit.chassis`` makes it run. ``roles`` are its own beside those every one has."""
+    """One service, declared; ``shared.kit.chassis`` makes it run.
+
+    ``roles`` are its own beside those every one has, ``counts`` the events that a metric of its own counts.
+    """
 
     name: str
     documents: tuple[type[Document], ...]
@@ -43,6 +47,7 @@ class Service:
     routes: tuple[Routes, ...] = ()
     performing: tuple[Performing, ...] = ()
     roles: Mapping[str, Part] = field(default_factory=dict)
+    counts: tuple[Counted, ...] = ()
 
     def __post_init__(self) -> None:
         known = set(self.documents)

@@ -50,4 +50,7 @@ class KitSettings(BaseSettings):
         0.5, ge=0, description="how long before a paced call its intention may be written"
     )
     sweep_after_seconds: float = Field(3.0, ge=0, description="how long an event may wait before it is swept")
+    stuck_seconds: float = Field(
+        30.0, gt=0, description="how long a reader may stand still before unread records until its client is replaced"
+    )
     drain_seconds: float = Field(20.0, gt=0, description="how long SIGTERM waits for what is in work")

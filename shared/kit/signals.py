@@ -10,17 +10,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from shared.kit import metrics
 from shared.kit.bus.port import Bus
 from shared.kit.clock import Clock
 from shared.kit.document import Document, due_field, queue_key
 from shared.kit.duework import DueWorker
 from shared.kit.horizon import Horizon, Look
 from shared.kit.leases import COLLECTION as LEASES
+from shared.kit.metrics import Attributes, Metric
 from shared.kit.pacing import Breaker, Standing
 from shared.kit.parking import Parked, ParkedState
 from shared.kit.store.port import Store, StoreUnavailable
@@ -28,6 +30,10 @@ from shared.kit.telemetry import log, where_raised
 
 MOST_PARKED = 1000
 """So many parked keys are counted; where there are more, it does not matter how many."""
+
+
+_STALE = 3
+"""A look that is so many intervals old is shown no more: whoever made it hangs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +99,14 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Both; ``stored`` is None where it was not asked for, or the store did not answer."""
+    """Both; ``stored`` is None where it was not asked for, or the store did not answer.
+
+    ``missing`` is what keeps this process from its work; nothing where it is ready.
+    """
 
     here: Here
     stored: Stored | None = None
+    missing: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """In types that JSON has; times in ISO 8601."""
@@ -122,6 +132,7 @@ class Signals:
         documents: Sequence[type[Document]],
         workers: Mapping[str, DueWorker],
         publishing: Callable[[], int],
+        ready: Callable[[], Awaitable[list[str]]],
     ) -> None:
         self.latest: Snapshot | None = None
         self._service = service
@@ -133,6 +144,8 @@ class Signals:
         self._documents: tuple[type[Document], ...] = (*documents, Parked)
         self._workers = workers
         self._publishing = publishing
+        self._ready = ready
+        self._every = float("inf")
         self._horizons: dict[tuple[str, str], Horizon] = {}
 
     def here(self) -> Here:
@@ -169,7 +182,8 @@ class Signals:
 
     async def snapshot(self, *, stored: bool = True) -> Snapshot:
         """Everything as it is now. Raises StoreUnavailable where ``stored`` is asked for and cannot be had."""
-        return Snapshot(self.here(), await self.stored() if stored else None)
+        found = await self.stored() if stored else None
+        return Snapshot(self.here(), found, tuple(await self._ready()))
 
     async def _oldest(self, collection: str, time: str, now: datetime) -> float:
         """How many seconds before ``now`` the earliest of an indexed time is; 0 where it is none, or later."""
@@ -199,6 +213,13 @@ class Signals:
                     sum(share.in_flight for share in shares),
                 )
 
+    def observed(self) -> list[tuple[Metric, float, Attributes]]:
+        """What the gauges of the catalogue show, of the latest look; nothing where that was long ago."""
+        found = self.latest
+        if found is None or (self._clock.real() - found.here.at).total_seconds() > _STALE * self._every:
+            return []
+        return [*_of_here(found), *(_of_store(found.stored) if found.stored is not None else ())]
+
     @property
     def watching(self) -> bool:
         """Whether looking into the store is this process's part: at most one process of a service holds a slot."""
@@ -207,13 +228,40 @@ class Signals:
 
     async def run(self, stopping: asyncio.Event, every: float) -> None:
         """Look every so many seconds until stopped, so that whoever reads ``latest`` costs nobody anything."""
+        self._every = every
         while not stopping.is_set():
             try:
                 self.latest = await self.snapshot(stored=self.watching)
             except StoreUnavailable:
-                self.latest = Snapshot(self.here())
+                self.latest = Snapshot(self.here(), None, tuple(await self._ready()))
             except Exception as error:
                 self.latest = None
                 log.error("signals.failed", error=where_raised(error), exc_info=error)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), every)
+
+
+def _of_here(found: Snapshot) -> Iterator[tuple[Metric, float, Attributes]]:
+    here = found.here
+    yield metrics.READY, 0.0 if found.missing else 1.0, {metrics.ROLE: here.role}
+    yield metrics.PUBLISHING, here.publishing, {}
+    for reading in here.readings:
+        about: Attributes = {metrics.GROUP: reading.group, metrics.DESTINATION: reading.topic}
+        yield metrics.LAG, reading.seconds, about
+        yield metrics.LAG_MESSAGES, reading.records, about
+    for queue in here.queues:
+        yield metrics.LEASES, queue.held, {metrics.QUEUE: queue.name}
+    for callee in here.callees:
+        whom: Attributes = {metrics.QUEUE: callee.queue, metrics.CALLEE: callee.whom}
+        yield metrics.BREAKER, list(Breaker).index(callee.breaker), whom
+        yield metrics.BUDGET, callee.budget, whom
+        yield metrics.IN_FLIGHT, callee.in_flight, whom
+
+
+def _of_store(stored: Stored) -> Iterator[tuple[Metric, float, Attributes]]:
+    for collection, seconds in stored.outbox.items():
+        yield metrics.OUTBOX_AGE, seconds, {metrics.COLLECTION: collection}
+    for queue, seconds in stored.due.items():
+        yield metrics.DUE_AGE, seconds, {metrics.QUEUE: queue}
+    for group, keys in stored.parked.items():
+        yield metrics.PARKED_KEYS, keys, {metrics.GROUP: group}

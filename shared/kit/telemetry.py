@@ -10,7 +10,7 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -23,6 +23,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
@@ -36,7 +37,9 @@ from opentelemetry.sdk.trace.export import (
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-Attributes = Mapping[str, str | int | float | bool]
+from shared.contracts.base import Event
+from shared.kit import metrics as catalogue
+from shared.kit.metrics import Attributes, Counted, Metric
 
 log = structlog.get_logger("carerelay")
 
@@ -200,14 +203,53 @@ class Telemetry:
         self._provider = tracers
         self._meters = meters
         self._tracer = tracers.get_tracer("carerelay") if tracers else None
-        meter = (meters or metrics.NoOpMeterProvider()).get_meter("carerelay")
-        self.decided = meter.create_counter("carerelay.decisions", "{decision}", "decisions taken, by message")
-        self.published = meter.create_counter("messaging.client.sent.messages", "{message}", "events published")
-        self.consumed = meter.create_counter("messaging.client.consumed.messages", "{message}", "events taken in")
-        self.parked = meter.create_counter("carerelay.parked", "{message}", "events set aside")
-        self.conflicts = meter.create_counter("carerelay.conflicts", "{write}", "writes that lost a version race")
-        self.calls = meter.create_counter("carerelay.calls", "{call}", "outside calls, by outcome")
-        self.lateness = meter.create_histogram("carerelay.due.lateness", "s", "due time to its decision")
+        self._meter = (meters or metrics.NoOpMeterProvider()).get_meter("carerelay")
+        self.decided = self._counter(catalogue.DECISIONS)
+        self.published = self._counter(catalogue.SENT)
+        self.consumed = self._counter(catalogue.CONSUMED)
+        self.parked = self._counter(catalogue.PARKED)
+        self.conflicts = self._counter(catalogue.CONFLICTS)
+        self.calls = self._counter(catalogue.CALLS)
+        self.callbacks = self._counter(catalogue.CALLBACKS)
+        self.replaced = self._counter(catalogue.REPLACED)
+        self.lateness = self._histogram(catalogue.LATENESS)
+        self.latency = self._histogram(catalogue.LATENCY)
+        self.operations = self._histogram(catalogue.OPERATION_DURATION)
+        self.processed = self._histogram(catalogue.PROCESS_DURATION)
+        self.requests = self._histogram(catalogue.REQUEST_DURATION)
+        self._counted: dict[type[Event], list[tuple[metrics.Counter, Counted]]] = {}
+
+    def _counter(self, metric: Metric) -> metrics.Counter:
+        return self._meter.create_counter(metric.name, metric.unit, metric.description)
+
+    def _histogram(self, metric: Metric) -> metrics.Histogram:
+        return self._meter.create_histogram(
+            metric.name, metric.unit, metric.description, explicit_bucket_boundaries_advisory=list(metric.buckets)
+        )
+
+    def observe(self, read: Callable[[], Iterable[tuple[Metric, float, Attributes]]]) -> None:
+        """Have the catalogue's gauges read by ``read``, which must not wait: it is asked by the exporter's thread."""
+        for gauge in catalogue.GAUGES:
+
+            def observed(_: CallbackOptions, gauge: Metric = gauge) -> Iterable[Observation]:
+                return [Observation(value, dict(about)) for metric, value, about in read() if metric is gauge]
+
+            self._meter.create_observable_gauge(gauge.name, [observed], gauge.unit, gauge.description)
+
+    def count(self, counts: Iterable[Counted]) -> None:
+        """Have the events counted that a service wants counted."""
+        made: dict[str, metrics.Counter] = {}
+        for row in counts:
+            counter = made.setdefault(row.metric.name, self._counter(row.metric))
+            self._counted.setdefault(row.event, []).append((counter, row))
+
+    def recorded(self, events: Sequence[tuple[Event, str | None]]) -> None:
+        """Events whose record has landed."""
+        if not self._counted:
+            return
+        for event, _ in events:
+            for counter, row in self._counted.get(type(event), ()):
+                counter.add(1, dict(row.attributes(event)))
 
     @classmethod
     def quiet(cls) -> Telemetry:
@@ -219,13 +261,20 @@ class Telemetry:
         cls,
         service: str,
         *,
+        role: str = "all",
+        instance: str = "",
+        every: float = 10.0,
         ratio: float = 0.1,
         traces_file: Path | None = None,
         endpoint: str | None = None,
         processors: Sequence[SpanProcessor] = (),
     ) -> Telemetry:
-        """Export to a file, to an OpenTelemetry collector at ``endpoint`` (OTLP over HTTP), or to nowhere."""
-        resource = Resource.create({"service.name": service, "service.namespace": "carerelay"})
+        """Export to a file, to an OpenTelemetry collector at ``endpoint`` (OTLP over HTTP), or to nowhere.
+
+        ``instance`` tells this process from others of its service, metrics go out every so many seconds.
+        """
+        told = {"service.name": service, "service.namespace": "carerelay", catalogue.ROLE: role}
+        resource = Resource.create({**told, "service.instance.id": instance} if instance else told)
         provider = TracerProvider(sampler=ParentBased(TraceIdRatioBased(ratio)), resource=resource)
         exporting = list(processors)
         if traces_file is not None:
@@ -234,7 +283,9 @@ class Telemetry:
         if endpoint is not None:
             base = endpoint.rstrip("/")
             exporting.append(BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{base}/v1/traces")))
-            reader = PeriodicExportingMetricReader(OTLPMetricExporter(endpoint=f"{base}/v1/metrics"))
+            reader = PeriodicExportingMetricReader(
+                OTLPMetricExporter(endpoint=f"{base}/v1/metrics"), export_interval_millis=every * 1000
+            )
             meters = MeterProvider(metric_readers=[reader], resource=resource)
         for processor in exporting:
             provider.add_span_processor(processor)

@@ -406,7 +406,7 @@ class Stage:
     def _gone(self, process: Process) -> None:
         """To the groups that it read for, a process that is gone is a session that ends."""
         if any(process.bus in group.members for group in self.broker.groups.values()):
-            process.bus.leave()
+            process.bus.vanish()
 
     # -- the play -------------------------------------------------------------------------------------------
 

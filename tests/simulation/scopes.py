@@ -81,7 +81,7 @@ async def read(process: Process, times: int) -> None:
 
 async def left(process: Process) -> None:
     """The process reads no more."""
-    process.bus.leave()
+    process.bus.vanish()
 
 
 async def taken_over(process: Process, worker: DueWorker) -> None:
@@ -160,7 +160,7 @@ def _reading(stage: Stage, process: Process, times: int) -> None:
 async def _thrown_out(old: Process, new: Process, times: int) -> None:
     """The old reader's session is over, whatever it is at; a new one has its partitions."""
     await new.gate("group.join")
-    old.bus.leave()
+    old.bus.vanish()
     await new.bus.start()
     await read(new, times)
 

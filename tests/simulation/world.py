@@ -198,7 +198,7 @@ class World:
         process.dead = True
         self.unanswered += self._in_flight(process)
         self.crashed_at[where, ROLE.get()] += 1
-        process.bus.leave()
+        process.bus.vanish()
         for worker in process.chassis.workers.values():
             for _, task in list(worker._calling.values()):
                 task.cancel()

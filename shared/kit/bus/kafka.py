@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
@@ -20,8 +22,13 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaAckableMessage
 
+from shared.kit import metrics
 from shared.kit.bus.port import Batch, Handler, Lag, Message, Positions, PublishFailed, ReadFailed, Record
-from shared.kit.telemetry import log, where_raised
+from shared.kit.bus.watching import Unread, Watch, cut
+from shared.kit.telemetry import Telemetry, log, where_raised
+
+Timed = Callable[[str, str, Mapping[str, str]], AbstractContextManager[None]]
+"""``(operation, its type, attributes)``: around one operation of a client."""
 
 _PARTITIONER = DefaultPartitioner()
 """Kafka's own murmur2 by key, the same in every client."""
@@ -38,6 +45,9 @@ _QUIET_FOR = 1.0
 
 _STILL = 5.0
 """Seconds for which records behind that end are still taken: on a busy topic there are always more."""
+
+_PARTING = 5.0
+"""Seconds that a client which is replaced may take to stop; its connections are cut before."""
 
 _BATCH_BYTES = 1024 * 1024
 _MAX_REQUEST_BYTES = 2 * 1024 * 1024
@@ -57,7 +67,14 @@ class KafkaBus:
         request_timeout: float = 10.0,
         session_timeout: float = 6.0,
         poll: float = 0.02,
+        watch_every: float = 5.0,
+        stuck_after: float = 30.0,
+        replacements: int = 3,
+        telemetry: Telemetry | None = None,
     ) -> None:
+        """A group that stands still for ``stuck_after`` seconds before unread records, with nothing in work, gets a new
+        client; after ``replacements`` of them in vain this process is not ``alive`` any more.
+        """
         self.positions = Positions()
         self._servers = bootstrap_servers
         self._client_id = client_id
@@ -68,7 +85,17 @@ class KafkaBus:
         self._session_timeout = session_timeout
         self._poll = poll
         self._producer: AIOKafkaProducer | None = None
-        self._brokers: list[KafkaBroker] = []
+        self._watch_every = watch_every
+        self._stuck_after = stuck_after
+        self._replacements = replacements
+        self._telemetry = telemetry or Telemetry.quiet()
+        self._watch = Watch(bootstrap_servers, client_id, request_timeout)
+        self._watching: asyncio.Task[None] | None = None
+        self._leaving = asyncio.Event()
+        self.looked = asyncio.Event()
+        """Set behind each look at whether readers get on; for whoever waits for one."""
+        self._reached = True
+        """Whether the broker answered when it was last asked from outside."""
         self._subscriptions: list[_Subscription] = []
         self._topic_partitions: dict[str, list[int]] = {}
         self._lag: list[Lag] = []
@@ -145,8 +172,9 @@ class KafkaBus:
                 results[waiting.pop(0)] = failed = PublishFailed("larger than a batch")
                 break
             try:
-                future = await self._producer.send_batch(batch, topic, partition=partition)
-                acknowledged = await future
+                with self._timed("send", "send", {metrics.DESTINATION: topic}):
+                    future = await self._producer.send_batch(batch, topic, partition=partition)
+                    acknowledged = await future
             except (KafkaError, OSError) as error:
                 failed = PublishFailed(type(error).__name__)
                 self._topic_partitions.pop(topic, None)
@@ -158,9 +186,24 @@ class KafkaBus:
         for place in waiting:
             results[place] = failed
 
+    @contextlib.contextmanager
+    def _timed(self, operation: str, kind: str, about: Mapping[str, str]) -> Iterator[None]:
+        """Time one operation of a client."""
+        now = asyncio.get_running_loop().time
+        told = {metrics.SYSTEM: "kafka", metrics.OPERATION: operation, metrics.OPERATION_TYPE: kind, **about}
+        began = now()
+        try:
+            yield
+        except Exception as error:
+            self._telemetry.operations.record(now() - began, {**told, metrics.ERROR: type(error).__name__})
+            raise
+        self._telemetry.operations.record(now() - began, told)
+
     def subscribe(self, group: str, topics: Sequence[str], handler: Handler, *, max_records: int = 500) -> None:
         """Have a consumer group read topics from their beginning."""
-        self._subscriptions.append(_Subscription(group, tuple(topics), handler, max_records, self.positions))
+        self._subscriptions.append(
+            _Subscription(group, tuple(topics), handler, max_records, self.positions, self._timed)
+        )
 
     async def history(self, topic: str) -> AsyncIterator[Batch]:
         """All that stands on a topic, from its beginning to its end as it is found."""
@@ -226,8 +269,13 @@ class KafkaBus:
         await self._producer.start()
         # A FastStream broker a group, so that groups join at the same time: one broker starts them one after another,
         # and a join takes seconds.
-        self._brokers = [self._reader(subscription) for subscription in self._subscriptions]
-        await asyncio.gather(*(broker.start() for broker in self._brokers))
+        await asyncio.gather(*(self._join(subscription) for subscription in self._subscriptions))
+        if self._subscriptions:
+            self._watching = asyncio.ensure_future(self._look_on())
+
+    async def _join(self, subscription: _Subscription) -> None:
+        subscription.broker = self._reader(subscription)
+        await subscription.broker.start()
 
     def _reader(self, subscription: _Subscription) -> KafkaBroker:
         broker = KafkaBroker(
@@ -260,19 +308,106 @@ class KafkaBus:
         subscription.subscriber = subscriber
         return broker
 
-    async def stop(self) -> None:
-        """Finish the batches in work, commit them, leave the groups, and flush what was handed over."""
+    # -- whether readers get on -----------------------------------------------------------------------------
+
+    async def _look_on(self) -> None:
+        """Look, now and then, whether each group gets on; give one that does not a new client."""
+        while not self._leaving.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._leaving.wait(), self._watch_every)
+                return
+            try:
+                await self._look()
+            except (KafkaError, OSError, TimeoutError) as error:
+                # Nobody can read now. Who gets on afterwards is judged by the looks that reach the broker again.
+                log.warning("broker.unreachable", error=type(error).__name__)
+                self._reached = False
+            except Exception as error:
+                log.error("watch.failed", error=where_raised(error), exc_info=error)
+            self.looked.set()
+
+    async def _look(self) -> None:
+        found: list[Lag] = []
+        for subscription in self._subscriptions:
+            places = subscription.places()
+            # A member without partitions may be one too many, or one that the group has lost.
+            everywhere = places or await self._watch.committed(subscription.group, subscription.topics)
+            working = dict(subscription.working)
+            unread = await self._watch.unread(everywhere, working)
+            if places:
+                found.extend(subscription.lag(unread, working))
+            behind = any(each.records for each in unread.values())
+            if subscription.stuck(everywhere, behind, asyncio.get_running_loop().time(), self._stuck_after):
+                await self._replace(subscription, idle=subscription.listener.joined and not places)
+        self._lag = found
+        self._reached = True
+
+    async def _replace(self, subscription: _Subscription, *, idle: bool) -> None:
+        """Stop a group's client, whatever it hangs in, and join with a new one.
+
+        A member without partitions is never given up for lost: it may be that the others of its group are slow.
+        """
+        if not idle and subscription.replaced >= self._replacements:
+            if not subscription.lost:
+                log.error("reader.lost", group=subscription.group, replaced=subscription.replaced)
+            subscription.lost = True
+            return
+        subscription.replaced += 1
+        log.warning("reader.replaced", group=subscription.group, times=subscription.replaced)
+        self._telemetry.replaced.add(1, {metrics.GROUP: subscription.group})
+        await self._part(subscription)
+        try:
+            # The group may first have to find that the member which was cut off is gone.
+            await asyncio.wait_for(self._join(subscription), 3 * self._session_timeout)
+        except (KafkaError, OSError, TimeoutError) as error:
+            log.warning("reader.not-joined", group=subscription.group, error=type(error).__name__)
+
+    async def _part(self, subscription: _Subscription) -> None:
+        """Be rid of a group's client. Nothing of it is in work."""
+        broker, subscription.broker = subscription.broker, None
+        consumer = getattr(subscription.subscriber, "consumer", None)
+        subscription.listener.joined = False
+        subscription.consumed.clear()
+        if broker is None:
+            return
+        await cut(consumer)
+        try:
+            await asyncio.wait_for(broker.stop(), _PARTING)
+        except (KafkaError, OSError, TimeoutError) as error:
+            log.warning("reader.abandoned", group=subscription.group, error=type(error).__name__)
+            await cut(consumer)
+
+    # -- its end --------------------------------------------------------------------------------------------
+
+    async def leave(self) -> None:
+        """Read no more: finish the batches in work, commit them, leave the groups."""
+        self._leaving.set()
         for subscription in self._subscriptions:
             subscription.stopping.set()
-        await asyncio.gather(*(broker.stop() for broker in self._brokers))
-        self._brokers = []
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+            self._watching = None
+        brokers = [each.broker for each in self._subscriptions if each.broker is not None]
+        await asyncio.gather(*(broker.stop() for broker in brokers))
+        for subscription in self._subscriptions:
+            subscription.broker = None
+        await self._watch.close()
+
+    async def stop(self) -> None:
+        """Leave the groups, if that was not done, and flush what was handed over."""
+        await self.leave()
         if self._producer is not None:
             await self._producer.stop()
             self._producer = None
 
     def healthy(self) -> bool:
-        """Whether it is connected, and each group that was subscribed has been given its place."""
-        return self._producer is not None and all(s.listener.joined for s in self._subscriptions)
+        """Whether it is connected, and each group that was subscribed has been given its place and can be read."""
+        return self._producer is not None and self._reached and all(s.listener.joined for s in self._subscriptions)
+
+    def alive(self) -> bool:
+        """Whether its readers get on: False where one stands still before unread records and could not be helped."""
+        return not any(subscription.lost for subscription in self._subscriptions)
 
     def lag(self) -> Sequence[Lag]:
         """How far the groups of this client are behind, as it was last looked at; one entry a group and topic."""
@@ -315,7 +450,13 @@ class _Subscription:
     """One consumer group in this process."""
 
     def __init__(
-        self, group: str, topics: tuple[str, ...], handler: Handler, max_records: int, positions: Positions
+        self,
+        group: str,
+        topics: tuple[str, ...],
+        handler: Handler,
+        max_records: int,
+        positions: Positions,
+        timed: Timed,
     ) -> None:
         self.group = group
         self.topics = topics
@@ -323,9 +464,52 @@ class _Subscription:
         self.stopping = asyncio.Event()
         self.consumed = positions.consumed.setdefault(group, {})
         self.listener = _Joined(self)
+        self.broker: KafkaBroker | None = None
         self.subscriber: Any = None
+        self.working: dict[TopicPartition, datetime] = {}
+        """The partitions of the batch in work, and since when their first record of it stands there."""
+        self.handling = False
+        """Whether it is still with its handler, and not only being committed: a commit can hang with its client."""
+        self.replaced = 0
+        """How many clients it was given since it last got on."""
+        self.lost = False
+        self._seen: dict[TopicPartition, int] = {}
+        self._still_since = float("-inf")
         self._handler = handler
+        self._timed = timed
         self._waiting_at: Any = None
+
+    def places(self) -> dict[TopicPartition, int]:
+        """The partitions that this member has, and the next offset of each that it has not committed."""
+        found = {}
+        for place, offset in self.consumed.items():
+            topic, _, partition = place.rpartition(":")
+            found[TopicPartition(topic, int(partition))] = offset
+        return found
+
+    def lag(self, unread: Mapping[TopicPartition, Unread], working: Mapping[TopicPartition, datetime]) -> Iterable[Lag]:
+        """By topic, what is unread, and since when: also the batch in work is not committed yet."""
+        for topic in self.topics:
+            mine = {place: each for place, each in unread.items() if place.topic == topic}
+            since = [each.since for each in mine.values() if each.since is not None]
+            since += [at for place, at in working.items() if place.topic == topic]
+            records = sum(max(each.records, int(place in working)) for place, each in mine.items())
+            yield Lag(self.group, topic, records, min(since, default=None))
+
+    def stuck(self, places: Mapping[TopicPartition, int], behind: bool, now: float, patience: float) -> bool:
+        """Whether it has stood still for so long before unread records, with nothing in work.
+
+        A new client is given twice the time of the one before: a group whose members are replaced is a group that is
+        shared out anew.
+        """
+        moved = any(self._seen.get(place, offset) != offset for place, offset in places.items())
+        self._seen |= places
+        if moved or not behind:
+            self.replaced, self.lost = 0, False
+        elif not self.handling:
+            return now - self._still_since >= patience * (1 << self.replaced)
+        self._still_since = now
+        return False
 
     def wait_at(self, consumer: Any) -> None:
         """Have ``consumer`` be read from as soon as it has something, and not before.
@@ -358,11 +542,24 @@ class _Subscription:
         records = [
             Record(r.topic, r.partition, r.offset, r.key, r.value, _headers(r.headers)) for r in message.raw_message
         ]
+        for record in message.raw_message:
+            place = TopicPartition(record.topic, record.partition)
+            self.working.setdefault(place, datetime.fromtimestamp(max(0, record.timestamp) / 1000, UTC))
+        try:
+            if await self._handled(records):
+                await self._commit(message, records)
+        finally:
+            self.handling = False
+            self.working.clear()
+
+    async def _handled(self, records: Batch) -> bool:
+        """Whether the handler took the batch; not where the process stops while it keeps raising."""
+        self.handling = True
         delay = 0.05
         while True:
             try:
                 await self._handler(records)
-                break
+                return True
             except Exception as error:
                 log.warning("batch.retried", group=self.group, records=len(records), error=where_raised(error))
             try:
@@ -370,9 +567,13 @@ class _Subscription:
             except TimeoutError:
                 delay = min(delay * 2, 5.0)
             else:
-                return
+                return False
+
+    async def _commit(self, message: Any, records: Batch) -> None:
+        self.handling = False
         try:
-            await message.ack()
+            with self._timed("commit", "settle", {metrics.GROUP: self.group}):
+                await message.ack()
         except (KafkaError, IllegalStateError) as error:
             # The group was rebalanced meanwhile: whoever has the partition now reads the batch again, for nothing.
             log.info("commit.refused", group=self.group, error=type(error).__name__)

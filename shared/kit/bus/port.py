@@ -98,17 +98,30 @@ class Bus(Protocol):
         """Connect; begin to read what was subscribed."""
         ...
 
+    async def leave(self) -> None:
+        """Read no more: finish the batches in work, commit them, leave the groups. What is published still goes out."""
+        ...
+
     async def stop(self) -> None:
-        """Finish the batches in work, commit them, and leave the groups."""
+        """Leave the groups, if that was not done, and disconnect."""
         ...
 
     def healthy(self) -> bool:
         """Whether it is connected, and each group that was subscribed reads."""
         ...
 
+    def alive(self) -> bool:
+        """Whether its readers get on: False where one stands still before unread records and could not be helped."""
+        ...
+
     def lag(self) -> Sequence[Lag]:
         """How far the groups of this client are behind, as it was last looked at; one entry a group and topic."""
         ...
+
+
+def client_id(service: str) -> str:
+    """What a service's processes call themselves to the broker."""
+    return f"carerelay-{service}"
 
 
 def headers_of(pairs: Mapping[str, str]) -> tuple[tuple[str, bytes], ...]:

@@ -7,10 +7,12 @@ behind its readers' high-water mark and be lost to them.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 
+from shared.kit import metrics
 from shared.kit.bus.envelope import message_of
-from shared.kit.bus.port import Bus, Message
+from shared.kit.bus.port import Bus, Message, PublishFailed
 from shared.kit.store.port import Store, StoreUnavailable
 from shared.kit.store.repository import Unsent
 from shared.kit.telemetry import Telemetry, log, where_raised
@@ -91,9 +93,17 @@ class Publisher:
                     log.warning("publish.failed", document=unsent.id, topic=unsent.entries[first].topic)
                 elif last + 1 < len(unsent.entries):
                     pending.append((unsent, last + 1))
-            self._telemetry.published.add(sum(1 for failure in results if failure is None))
+            self._count(messages, results)
         await self._take_out(done)
         return len(done)
+
+    def _count(self, messages: Sequence[Message], results: Sequence[PublishFailed | None]) -> None:
+        """By topic, and by why they were not acknowledged."""
+        ended = zip(messages, results, strict=True)
+        for (topic, reason), count in Counter((m.topic, None if r is None else str(r)) for m, r in ended).items():
+            told = {metrics.SYSTEM: "kafka", metrics.OPERATION: "send", metrics.DESTINATION: topic}
+            failed = {} if reason is None else {metrics.ERROR: reason if reason.isidentifier() else "_OTHER"}
+            self._telemetry.published.add(count, {**told, **failed})
 
     async def _take_out(self, done: dict[tuple[str, str], int]) -> None:
         by_collection: dict[str, list[tuple[str, int]]] = {}

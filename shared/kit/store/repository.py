@@ -135,7 +135,8 @@ class Repository:
     """Documents of one service in its store.
 
     ``unsent`` is called with the outbox of every winner; it must not wait. ``max_event_bytes`` bounds an event's data:
-    a larger one makes its document Unstorable, before anything is written.
+    a larger one makes its document Unstorable, before anything is written. ``recorded`` is told of the events of every
+    winner, once.
     """
 
     def __init__(
@@ -146,7 +147,9 @@ class Repository:
         *,
         max_event_bytes: int = 900_000,
         became_due: Callable[[str, datetime], None] | None = None,
+        recorded: Callable[[Sequence[tuple[Event, str | None]]], None] = lambda events: None,
     ) -> None:
+        self._recorded = recorded
         self._became_due = became_due
         self.behind = False
         """Whether a document was met that a newer release wrote: this process is not ready then."""
@@ -295,6 +298,7 @@ class Repository:
             if write.push:
                 entries = tuple(Entry(**entry) for entry in (*held.outbox, *write.push))
                 self._unsent(Unsent(document.collection, held.id, entries))
+                self._recorded(held.events)
         return outcomes
 
     def _entry(self, id: str, sequence: int, event: Event, trace: str | None, now: datetime) -> Entry:

@@ -117,6 +117,7 @@ class MemoryBus:
         self._subscriptions: dict[str, _Subscription] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._started = False
+        self._reading = False
 
     def topics_of(self, group: str) -> tuple[str, ...]:
         """The topics that this client reads for a group."""
@@ -162,7 +163,7 @@ class MemoryBus:
 
     async def start(self) -> None:
         """Join the groups; begin to read."""
-        self._started = True
+        self._started = self._reading = True
         self.broker.clients.append(self)
         for name in self._subscriptions:
             group = self.broker.groups.setdefault(name, _Group())
@@ -172,9 +173,12 @@ class MemoryBus:
             if self._running:
                 self._tasks.append(asyncio.ensure_future(self._read(name)))
 
-    def leave(self) -> None:
+    def vanish(self) -> None:
         """Be gone from the groups, as after a crash and a session timeout."""
-        self._started = False
+        self._started = self._reading = False
+        self._withdraw()
+
+    def _withdraw(self) -> None:
         if self in self.broker.clients:
             self.broker.clients.remove(self)
         for name in self._subscriptions:
@@ -183,16 +187,25 @@ class MemoryBus:
                 group.members.remove(self)
                 group.generation += 1
 
-    async def stop(self) -> None:
+    async def leave(self) -> None:
         """Finish the batches in work, and leave."""
-        self._started = False
+        self._reading = False
         self.arrived.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self.leave()
+        self._withdraw()
+
+    async def stop(self) -> None:
+        """Leave, and be no more."""
+        await self.leave()
+        self._started = False
 
     def healthy(self) -> bool:
         """Whether it was started."""
         return self._started
+
+    def alive(self) -> bool:
+        """Always."""
+        return True
 
     def lag(self) -> list[Lag]:
         """How far the groups of this client are behind on the partitions that it reads."""
@@ -274,7 +287,7 @@ class MemoryBus:
         return len(records)
 
     async def _read(self, name: str) -> None:
-        while self._started:
+        while self._reading:
             self.arrived.clear()
             try:
                 if await self.step(name):
