@@ -26,7 +26,7 @@ from shared.kit.document import SLOTS, slot_of
 from shared.kit.leases import COLLECTION as LEASES
 from shared.kit.store.mongodb import MongoStore
 from shared.kit.store.port import EPOCH, Store
-from tests.bench.reminders_gateway import Book, Door
+from tests.bench.reminders_gateway import Book, GatewayDoor
 from tests.bench.reminders_ours import Ours, running
 from tests.bench.reminders_processes import Processes, passed
 from tests.bench.reminders_sides import Reminder, stream
@@ -73,10 +73,11 @@ class Ledger(Book):
         self.holding = False
         self._held: list[Callable[[], None]] = []
 
-    def take(self, key: str, body: bytes) -> tuple[int, bytes]:
+    def take(self, key: str, body: bytes) -> tuple[bytes, bytes]:
         """Note one request, and count it."""
+        refused = self.refused
         status, answer = super().take(key, body)
-        if status == httpx.codes.ACCEPTED:
+        if self.refused == refused:
             self.arrivals[key].append(time.time())
             self.keys_of[json.loads(body)["reference"]].add(key)
         return status, answer
@@ -97,7 +98,7 @@ class Ledger(Book):
             self.answered(answer)
 
 
-class SlowDoor(Door):
+class SlowDoor(GatewayDoor):
     """A connection whose answers take a while, so that there always are calls in flight."""
 
     def __init__(self, ledger: Ledger, latency: float) -> None:
@@ -105,9 +106,10 @@ class SlowDoor(Door):
         self._ledger = ledger
         self._latency = latency
 
-    def _answer(self, status: int, body: bytes) -> None:
+    def answer(self, status: bytes, body: bytes) -> None:
+        """Answer in a while."""
         self._ledger.unanswered += 1
-        answer = partial(super()._answer, status, body)
+        answer = partial(super().answer, status, body)
         asyncio.get_running_loop().call_later(self._latency, self._ledger.answered, answer)
 
 

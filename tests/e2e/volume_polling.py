@@ -31,7 +31,7 @@ from shared.kit.document import Document, derived_id, due_field, slot_of
 from shared.kit.store.mongodb import MongoStore
 from shared.kit.store.port import Outcome
 from shared.kit.store.repository import Held, Repository
-from tests.bench.reminders_gateway import Book, Door
+from tests.bench.door import Door
 from tests.bench.reminders_processes import Processes, Started
 from tests.e2e.volume import harmed, last_lines, resume, shared, until
 
@@ -100,13 +100,14 @@ class _PayersDoor(Door):
     """One connection to the payers."""
 
     def __init__(self, payers: Payers) -> None:
-        super().__init__(Book())
+        super().__init__()
         self._payers = payers
 
-    def _request(self, head: bytes, body: bytes) -> None:
+    def request(self, head: bytes, body: bytes) -> None:
+        """Take an inquiry, and answer it in a while."""
         self._payers.take(head.split(b" ", 2)[1].decode(), body)
         answer = b'{"resourceType":"Parameters"}'
-        asyncio.get_running_loop().call_later(self._payers.latency, self._answer, 200, answer)
+        asyncio.get_running_loop().call_later(self._payers.latency, self.answer, b"200 OK", answer)
 
 
 @dataclass
