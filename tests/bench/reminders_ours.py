@@ -126,16 +126,26 @@ class Ours:
         fresh: list[tuple[Started, str]] = []
         for role, count in ((DISPATCHER, dispatchers), (SENDER, senders)):
             running = self._roles[role]
-            while len(running) > count:
-                await asyncio.to_thread(self._processes.stop, running.pop())
+            going, running[count:] = running[count:], []
+            await asyncio.gather(*(asyncio.to_thread(self._processes.stop, one) for one in going))
             while len(running) < count:
-                port = self._processes.port()
-                argv = [sys.executable, "-m", "services.notifications", role]
-                one = self._processes.start(role, argv, environment={**self._environment, "HTTP_PORT": str(port)})
+                one, url = self._begin(role)
                 running.append(one)
-                fresh.append((one, f"http://{LOOPBACK}:{port}/health/ready"))
+                fresh.append((one, url))
         for one, url in fresh:
-            await self._processes.ready(one, url, self._http)
+            await self._processes.ready(one, f"{url}/health/ready", self._http)
+
+    async def beside(self, role: str) -> tuple[Started, str]:
+        """One process of another role, ready, and its address."""
+        one, url = self._begin(role)
+        await self._processes.ready(one, f"{url}/health/ready", self._http)
+        return one, url
+
+    def _begin(self, role: str) -> tuple[Started, str]:
+        port = self._processes.port()
+        argv = [sys.executable, "-m", "services.notifications", role]
+        one = self._processes.start(role, argv, environment={**self._environment, "HTTP_PORT": str(port)})
+        return one, f"http://{LOOPBACK}:{port}"
 
     async def close(self) -> None:
         """Stop what runs, and let go of the store."""
