@@ -26,17 +26,26 @@ INBOUND_PATH = "/inbound/{channel}"
 """Where notifications takes replies; the gateway puts the channel in."""
 
 _READY = "/health/ready"
+_ALL, _API = "all", "api"
+"""As in ``shared.kit.service``, which takes longer to load than a broker to start."""
 
 
 class Catalogue:
-    """The programs of one stack, on ports chosen when it is made, with everything they write under ``folder``."""
+    """The programs of one stack, on ports chosen when it is made, with everything they write under ``folder``.
 
-    def __init__(self, folder: Path, foundation: Foundation, environment: Mapping[str, str]) -> None:
+    A service is one process with all its roles, or, ``apart``, a process a role.
+    """
+
+    def __init__(
+        self, folder: Path, foundation: Foundation, environment: Mapping[str, str], *, apart: bool = False
+    ) -> None:
         self._folder = folder
         self._foundation = foundation
         self._environment = environment
-        names = (*foundation.ports, *OUTSIDE, *SERVICES)
+        self._roles = _roles_apart() if apart else {name: (name, _ALL) for name in SERVICES}
+        names = (*foundation.ports, *OUTSIDE, *self._roles)
         self._ports = dict(zip(names, free_ports(len(names)), strict=True))
+        self._ports |= {service: self._ports[name] for name, (service, role) in self._roles.items() if role == _API}
 
     def addresses(self) -> dict[str, str]:
         """Where each part is reached: ``host:port`` of broker and smtp, the store's URI, base URLs of the rest."""
@@ -49,7 +58,7 @@ class Catalogue:
     def programs(self) -> tuple[Program, ...]:
         """All programs in the order they are started."""
         foundation = self._foundation.programs(self._folder, self._ports)
-        return (*foundation, self._simulators(), *map(self._service, SERVICES))
+        return (*foundation, self._simulators(), *(self._service(*each) for each in self._roles.items()))
 
     def _simulators(self) -> Program:
         addresses = self.addresses()
@@ -62,14 +71,15 @@ class Catalogue:
         ready = [f"{addresses[name]}/health" for name in OUTSIDE if name != "smtp"]
         return Program("simulators", Group.outside, argv, _python({}), [self._ports["smtp"]], ready)
 
-    def _service(self, name: str) -> Program:
+    def _service(self, process: str, does: tuple[str, str]) -> Program:
+        name, role = does
         addresses = self.addresses()
         environment = {
             "KAFKA_BOOTSTRAP_SERVERS": addresses["broker"],
             "MONGODB_URI": addresses["store"],
             "MONGODB_DATABASE": name,
             "HTTP_HOST": LOOPBACK,
-            "HTTP_PORT": str(self._ports[name]),
+            "HTTP_PORT": str(self._ports[process]),
             "JWKS_URL": f"{addresses['issuer']}/.well-known/jwks.json",
             "JWT_ISSUER": addresses["issuer"],
             "JWT_AUDIENCE": "carerelay",
@@ -84,11 +94,18 @@ class Catalogue:
             **self._foundation.environment,
             **self._environment,
         }
-        argv = [sys.executable, "-m", f"services.{name}", "all"]
+        argv = [sys.executable, "-m", f"services.{name}", role]
         # Longer than the kit's own drain, so that a stop in good order is never cut short.
         stop_seconds = 25
-        ready = [addresses[name] + _READY]
-        return Program(name, Group.services, argv, _python(environment), [self._ports[name]], ready, stop_seconds)
+        ready = [addresses[process] + _READY]
+        return Program(process, Group.services, argv, _python(environment), [self._ports[process]], ready, stop_seconds)
+
+
+def _roles_apart() -> dict[str, tuple[str, str]]:
+    """Service and role of each process, where every role has one of its own."""
+    from deploy.roles import all_roles  # Here, because it loads every service, which takes seconds.
+
+    return {role.process: (role.service, role.name) for role in all_roles()}
 
 
 def _python(environment: Mapping[str, str]) -> dict[str, str]:

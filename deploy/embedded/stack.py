@@ -59,9 +59,10 @@ class Stack:
     """The stack in one folder. A context manager: ready inside the block, gone after it.
 
     ``foundation`` is what it stands on (the embedded one by default); ``only`` names the programs to run (all by
-    default); ``environment`` is added to every service's. What earlier runs left in ``folder`` is removed at the start:
-    the embedded broker keeps its topics in memory, and a store that remembers more than the broker would wait for
-    events that are gone.
+    default); ``environment`` is added to every service's; ``apart``, every role is a process of its own, called as in
+    ``deploy.roles``, and a service's address is its API's. What earlier runs left in ``folder`` is removed at the
+    start: the embedded broker keeps its topics in memory, and a store that remembers more than the broker would wait
+    for events that are gone.
     """
 
     def __init__(
@@ -71,11 +72,12 @@ class Stack:
         foundation: Foundation | None = None,
         only: Sequence[str] | None = None,
         environment: Mapping[str, str] | None = None,
+        apart: bool = False,
     ) -> None:
         self.folder = folder.resolve()
         foundation = foundation or Embedded()
         self._folders = (*foundation.folders, *_FOLDERS)
-        catalogue = Catalogue(self.folder, foundation, environment or {})
+        catalogue = Catalogue(self.folder, foundation, environment or {}, apart=apart)
         known = {program.name: program for program in catalogue.programs()}
         if unknown := set(only or ()) - set(known):
             raise StackError(f"no such program: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
@@ -109,8 +111,12 @@ class Stack:
 
     @property
     def services(self) -> tuple[str, ...]:
-        """The services among them."""
+        """The services among them, or their roles where these are apart."""
         return tuple(name for name, program in self._programs.items() if program.group is Group.services)
+
+    def environment(self, name: str) -> Mapping[str, str]:
+        """What a program is told beside the starter's own environment."""
+        return self._programs[name].environment
 
     @property
     def clock_offset_file(self) -> Path:

@@ -300,6 +300,7 @@ class _GuardedRoute(APIRoute):
                         request.state.call = await _admit(request, door, declared, traced.context)
                         response = await inner(request)
                 except (DomainError, RequestValidationError, HTTPException, StoreUnavailable, NewerShape) as error:
+                    door.repository.behind |= isinstance(error, NewerShape)
                     response = problem(refusal_of(error))
                     await _tell(observer, request, door, refusal_of(error), traced.context)
                 except RecursionError:

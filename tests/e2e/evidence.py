@@ -34,7 +34,7 @@ from shared.kit.clock import OffsetClock
 from shared.kit.document import Document
 from shared.kit.parking import Parked
 from shared.kit.store.mongodb import MongoStore
-from shared.kit.store.port import Found
+from shared.kit.store.port import EPOCH, Found
 from shared.kit.store.repository import Repository
 from tests.checks.care import Held
 from tests.checks.events import Published
@@ -105,6 +105,12 @@ class Books:
             *(self._stores[service].find(kind.collection, {}, limit=1_000_000) for kind in kinds)
         )
         return {kind.collection: {raw["_id"]: raw for raw in raws} for kind, raws in zip(kinds, found, strict=True)}
+
+    async def unsent(self) -> int:
+        """How many documents of all services have events that Kafka has not."""
+        waiting = {"unsent": {"$gte": EPOCH}}
+        kinds = [(name, kind.collection) for name in WIRING for kind in (*documents_of(name), Parked)]
+        return sum(await asyncio.gather(*(self._stores[name].count(kind, waiting) for name, kind in kinds)))
 
     async def held(self) -> Held:
         """What the services hold of patients' care."""
