@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from deploy.roles import Role, secrets_of
+from shared.kit.metrics import DUE_AGE, QUEUE, prometheus_label, prometheus_name
 from shared.kit.service import API
 
 Manifest = dict[str, Any]
@@ -37,7 +38,6 @@ LATE_SECONDS = 15
 BUSY = "600m"
 """How much of a processor an API may take on average: a process cannot use more than one."""
 
-OLDEST_DUE = "carerelay_due_oldest_age_seconds"
 PROMETHEUS = "http://prometheus.observability.svc:9090"
 
 
@@ -143,7 +143,7 @@ def _by_lag(role: Role) -> list[Manifest]:
 
 def _by_lateness(role: Role) -> list[Manifest]:
     queues = "|".join(f"{role.service}.{queue}".replace(".", "[.]") for queue in role.queues)
-    query = f'max({OLDEST_DUE}{{carerelay_queue=~"{queues}"}})'
+    query = f'max({prometheus_name(DUE_AGE)}{{{prometheus_label(QUEUE)}=~"{queues}"}})'
     metadata = {"serverAddress": PROMETHEUS, "query": query, "threshold": str(LATE_SECONDS)}
     # The value itself, not shared out among replicas: twice as late as it may be asks for twice the processes.
     return [{"type": "prometheus", "metricType": "Value", "metadata": metadata}]

@@ -14,7 +14,7 @@ import pytest
 
 from deploy.embedded.catalogue import SERVICES
 from deploy.k8s.__main__ import FOLDER, made
-from deploy.k8s.manifests import EVENTS, OLDEST_DUE, REQUESTS, TIME, work
+from deploy.k8s.manifests import EVENTS, REQUESTS, TIME, work
 from deploy.roles import all_roles, declared, roles_of, secrets_of, settings_of
 from shared.kit.service import ALL
 from shared.kit.testing.harness import Harness
@@ -237,7 +237,7 @@ def test_every_role_scales_by_its_own_work_within_its_bounds() -> None:
             assert {each["metadata"]["offsetResetPolicy"] for each in triggers} == {"earliest"}, "as the bus does"
         if work(role) == TIME:
             (query,) = [each["metadata"]["query"] for each in triggers]
-            assert OLDEST_DUE in query
+            assert query.startswith("max(carerelay_due_age_seconds{carerelay_queue=~"), "as docs/metrics.md names it"
             assert all(queue.replace(".", "[.]") in query for queue in role.queues)
 
 
