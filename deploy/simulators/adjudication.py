@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -54,7 +55,8 @@ class Script(BaseModel):
     ``pend_hours``: pended first and decided that much later. ``copies``: how often each notification is sent.
     ``units``: granted per item where the action is A2 or A6; by default half, at least one. ``busy``, ``error`` and
     ``lost`` count submissions answered so; ``slow`` those whose answer comes late. ``human_reviewed``: whether a person
-    looked at a decision, where the payer says so.
+    looked at a decision, where the payer says so. ``asks``: the LOINC codes of documents that are asked for where a
+    request is pended; what brings them all is decided at once.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,11 +77,13 @@ class Script(BaseModel):
     slow: int = Field(0, ge=0)
     retry_after: int = Field(2, ge=0)
     human_reviewed: bool | None = None
+    asks: tuple[str, ...] = ()
 
 
 _PHRASES: tuple[tuple[str, dict[str, object]], ...] = (
     ("PEND-POLL", {"pend_hours": 26}),
     ("PEND-NOTIFY", {"pend_hours": 5, "notify": True}),
+    ("PEND-ASK", {"pend_hours": 120, "asks": ("18776-5",)}),
     ("DENY-OVERTURN", {"decision": ReviewAction.NOT_CERTIFIED, "appeal": ReviewAction.CERTIFIED}),
     ("DENY", {"decision": ReviewAction.NOT_CERTIFIED}),
     ("APPROVE", {"decision": ReviewAction.CERTIFIED}),
@@ -151,9 +155,13 @@ def action_for(script: Script, certification: Certification) -> ReviewAction:
     return script.decision
 
 
-def decides_at(script: Script, certification: Certification, received: datetime) -> datetime:
-    """When a submission is decided: at once, or when its pend is over. Cancellations are never pended."""
-    if certification is Certification.CANCEL or script.pend_hours is None:
+def decides_at(
+    script: Script, certification: Certification, received: datetime, documents: Collection[str] = ()
+) -> datetime:
+    """When a submission with documents of these types is decided: at once, or when its pend is over. Cancellations are
+    never pended, nor is what brings all that is asked for."""
+    brought = bool(script.asks) and set(script.asks) <= set(documents)
+    if certification is Certification.CANCEL or script.pend_hours is None or brought:
         return received
     return received + timedelta(hours=script.pend_hours)
 

@@ -29,6 +29,8 @@ REVIEWER = PAS + "extension-claimResponseReviewer"
 ITEM_ISSUE_DATE = PAS + "extension-itemPreAuthIssueDate"
 ITEM_PERIOD = PAS + "extension-itemPreAuthPeriod"
 ITEM_AUTHORIZED_DETAIL = PAS + "extension-itemAuthorizedDetail"
+SERVICE_LINE = PAS + "extension-serviceLineNumber"
+ASKED_WITHIN = timedelta(days=10)
 TOPIC = "http://hl7.org/fhir/us/davinci-pas/SubscriptionTopic/PASSubscriptionTopic"
 BACKPORT = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition/"
 
@@ -85,6 +87,8 @@ class Submission(Request):
     items: tuple[Item, ...]
     related: str | None
     related_path: str
+    documents: tuple[str, ...] = ()
+    """The types of the documents that came along."""
 
     @property
     def units(self) -> tuple[int, ...]:
@@ -156,6 +160,7 @@ def read_submission(raw: object, *, strict: bool) -> Submission:
         items,
         related,
         related_path,
+        tuple(coding.code for document in bundle.of("DocumentReference") for coding in document.concept("type")),
     )
 
 
@@ -380,6 +385,10 @@ def response_bundle(
         base = asked.base
         url = f"urn:uuid:{response['id']}" if base is None else f"{base}ClaimResponse/{response['id']}"
         entries.append({"fullUrl": url, "resource": response})
+        if ruling.action is ReviewAction.PENDED:
+            entries += [
+                {"fullUrl": f"urn:uuid:{each['id']}", "resource": each} for each in _asks(payer_id, ruling, script)
+            ]
     entries.extend(asked.parties)
     bundle: Resource = {
         "resourceType": "Bundle",
@@ -423,6 +432,10 @@ def claim_response(
         "outcome": "complete",
         "item": [_answered_item(item, payer_id, ruling, script) for item in answered.items],
     }
+    if ruling.action is ReviewAction.PENDED and script.asks:
+        response["communicationRequest"] = [
+            {"reference": f"urn:uuid:{each['id']}"} for each in _asks(payer_id, ruling, script)
+        ]
     if ruling.human_reviewed is not None:
         flag = {"url": "wasHumanReviewedFlag", "valueBoolean": ruling.human_reviewed}
         response["extension"] = [{"extension": [flag], "url": REVIEWER}]
@@ -432,6 +445,26 @@ def claim_response(
     if ruling.action is ReviewAction.MODIFIED:
         response["addItem"] = [_added_item(item, ruling, script) for item in answered.items if not item.cancelled]
     return response
+
+
+def _asks(payer_id: str, ruling: Ruling, script: Script) -> list[Resource]:
+    """What is asked for with a pend, as the guide's CommunicationRequest: of the first item, within ten days."""
+    return [
+        {
+            "resourceType": "CommunicationRequest",
+            "id": derived_id("communication-request", payer_id, ruling.claim, code),
+            "meta": {"profile": [PAS + "profile-communicationrequest"]},
+            "extension": [{"url": SERVICE_LINE, "valuePositiveInt": 1}],
+            "identifier": [
+                {"system": f"urn:payer:{payer_id}", "value": reference_number("ACN", payer_id, ruling.claim, code)}
+            ],
+            "status": "active",
+            "category": [_concept(X12 + "755", "15")],
+            "payload": [{"contentString": code}],
+            "occurrencePeriod": {"end": stamp(ruling.at + ASKED_WITHIN)},
+        }
+        for code in script.asks
+    ]
 
 
 def pend_number(payer_id: str, attempt_id: str) -> str:

@@ -337,7 +337,7 @@ class Payer:
     def _decide_or_pend(self, case: Case, submission: Submission, script: Script, now: datetime) -> Ruling:
         # Whatever was pended before is overtaken by a cancellation, a revision or an appeal.
         self._await(case, None)
-        due = decides_at(script, submission.certification, now)
+        due = decides_at(script, submission.certification, now, submission.documents)
         if due <= now:
             return self._rule(case, submission, script, now)
         self._await(case, Pending(due, submission, script))

@@ -13,10 +13,20 @@ from fastapi import Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from services.prior_authorization import fhir_api, letters, payers, requirements
+from services.prior_authorization.fhir import Asker
 from services.prior_authorization.letters import LetterKind
 from services.prior_authorization.model import Authorization, Item, Kind, Member, RuleBook, State, lifetime
 from services.prior_authorization.model.answers import ItemRuling, Ruling
-from services.prior_authorization.model.asking import Open, OpenAs, Update, open_directly, replaced, update
+from services.prior_authorization.model.asking import (
+    Open,
+    OpenAs,
+    Supply,
+    Update,
+    open_directly,
+    replaced,
+    supply,
+    update,
+)
 from services.prior_authorization.model.authorization import Submission
 from services.prior_authorization.model.clocks import outlook
 from services.prior_authorization.model.contesting import (
@@ -63,6 +73,7 @@ from services.prior_authorization.model.people import (
     settle_contradiction,
 )
 from services.prior_authorization.model.visits import Visit, VisitStatus
+from services.prior_authorization.model.wanted import Wanted
 from shared.contracts.base import Coding
 from shared.kit import shown
 from shared.kit.api import Call, CallContext, DocumentId, Reply, Routes
@@ -210,9 +221,9 @@ class EvidenceBody(BaseModel):
     items: Annotated[tuple[EvidenceItem, ...], Field(min_length=1, max_length=20)]
 
 
-def routes(rules: RuleBook, notifier: str, npi: str) -> tuple[Routes, ...]:
-    """All routes of this service, under these rules; ``notifier`` may notify for any payer, ``npi`` asks payers."""
-    return requirements.routes(rules), _authorizations(rules), payers.routes(rules, notifier), fhir_api.routes(npi)
+def routes(rules: RuleBook, notifier: str, asker: Asker) -> tuple[Routes, ...]:
+    """All routes of this service, under these rules; ``notifier`` may notify for any payer, ``asker`` asks payers."""
+    return requirements.routes(rules), _authorizations(rules), payers.routes(rules, notifier), fhir_api.routes(asker)
 
 
 def _authorizations(rules: RuleBook) -> Routes:
@@ -271,6 +282,11 @@ def _authorizations(rules: RuleBook) -> Routes:
     async def update_one(id: DocumentId, body: Update, call: Call) -> Reply:
         """Change what the payer has pended or approved. 409 where it was denied: a new one is opened instead."""
         return await call.change(Authorization, id, body, update)
+
+    @found.post("/{id}/supply", roles=CHASERS)
+    async def supply_asked(id: DocumentId, call: Call, body: Supply | None = None) -> Reply:
+        """Send the payer the documents that it asked for. 409 where it asks for nothing, or nothing here answers it."""
+        return await call.change(Authorization, id, body or Supply(), supply)
 
     @found.post("/{id}/cancel", roles=CHASERS)
     async def cancel(id: DocumentId, body: CancelBody, call: Call) -> Reply:
@@ -430,6 +446,7 @@ def view(document: Authorization) -> dict[str, Any]:
             "there": [piece.model_dump(mode="json") for piece in document.evidence],
             "missing": [need.name for need in document.wanting],
         },
+        "wanted": [_wanted(document, each) for each in document.wanted],
         "carried_to": document.carried_to,
         "appeal": document.terms.appeal,
         "ruling": _ruling(document.current) if document.current else None,
@@ -465,6 +482,13 @@ def _claim(submission: Submission) -> dict[str, Any]:
         "errors": [error.model_dump() for error in submission.errors],
         "interim": [_word(word) for word in submission.interim.items] if submission.interim else [],
     }
+
+
+def _wanted(document: Authorization, wanted: Wanted) -> dict[str, Any]:
+    """What the payer asked for, whether it still waits for it, and which documents that are here would answer it."""
+    waits = wanted in document.asked_of_us
+    there = wanted.met_by(document.attachments) if waits else wanted.attachments
+    return {**wanted.model_dump(mode="json"), "outstanding": waits, "attachments": list(there)}
 
 
 def _differences(document: Authorization) -> list[dict[str, Any]]:

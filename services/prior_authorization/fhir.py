@@ -10,6 +10,7 @@ from typing import NamedTuple
 from services.prior_authorization.model import Authorization, State
 from services.prior_authorization.model.answers import Grant
 from services.prior_authorization.model.items import Item
+from services.prior_authorization.model.wanted import Wanted
 from services.prior_authorization.pas import codes
 from services.prior_authorization.pas.fhir import Resource, concept, concept_of
 from shared.contracts.prior_authorization import ReviewAction
@@ -189,25 +190,35 @@ def _unruled(document: Authorization) -> ReviewAction | None:
 # -- who owes the next step -----------------------------------------------------------------------------------------
 
 
-def task(document: Authorization) -> Resource:
+class Asker(NamedTuple):
+    """Who asks payers: the organization's NPI, and where payers are (``{payer_url}/{payer_id}/fhir``)."""
+
+    npi: str
+    payer_url: str
+
+    def endpoint(self, payer_id: str) -> str:
+        """A payer's FHIR base."""
+        return f"{self.payer_url.rstrip('/')}/{payer_id}/fhir"
+
+
+def task(document: Authorization, asker: Asker) -> Resource:
     """The step that is waited for: whose it is, since when and until when; completed where none is.
 
-    Where evidence is wanted it is PAS's request for attachments (profile-task, without the payer's address: what is
-    wanted is known from the payer's rules, and is sent with the request).
+    Where the payer asks for more, or evidence that its rules want is missing, it is PAS's request for attachments
+    (profile-task): what is wanted, of which item, and where the payer takes it.
     """
     wait = document.wait
-    wanting = document.state is State.AWAITING_EVIDENCE
-    code = concept(PAS_CODES, "attachment-request-code") if wanting else None
+    inputs = _inputs(document)
     step: Resource = {
         "resourceType": "Task",
         "id": document.id,
         "meta": {"versionId": str(document.version)},
-        "identifier": [{"system": "urn:carerelay:authorization", "value": document.id}],
+        "identifier": [{"system": "urn:carerelay:authorization", "value": document.id}, *_tracking(document)],
         "status": _task_status(document),
         "businessStatus": concept(STATE, document.state),
         "intent": "order",
         "priority": "stat" if document.expedited else "routine",
-        "code": code or concept(STEP, wait.reason if wait else "none"),
+        "code": concept(STEP, wait.reason if wait else "none"),
         "focus": {"reference": f"Claim/{document.id}"},
         "for": _patient(document),
         "authoredOn": instant(wait.since if wait else document.requested_at),
@@ -218,9 +229,16 @@ def task(document: Authorization) -> Resource:
         payers = wait.owner == "payer"
         step["owner"] = _insurer(document) if payers else {"identifier": {"system": OWNER, "value": wait.owner}}
         step["restriction"] = {"period": {"end": instant(wait.deadline)}}
-    wanted = [_wanted(document, type) for need in document.wanting for type in need.types or (need.name,)]
-    if wanting and wanted:
-        step["input"] = wanted
+    if inputs:
+        forms = all(_input_type(each) == "questionnaire-context" for each in inputs)
+        url = next((each.url for each in document.asked_of_us if each.url), asker.endpoint(document.payer_id))
+        step |= {
+            "meta": {"versionId": str(document.version), "profile": [codes.TASK]},
+            "code": concept(PAS_CODES, "attachment-request-questionnaire" if forms else "attachment-request-code"),
+            "requester": _insurer(document),
+            "owner": {"identifier": {"system": codes.NPI, "value": asker.npi}},
+            "input": [{"type": concept(PAS_CODES, "payer-url"), "valueUrl": url}, *inputs],
+        }
     return step
 
 
@@ -230,13 +248,45 @@ def _task_status(document: Authorization) -> str:
     return "cancelled" if document.state in _CALLED_OFF else "completed"
 
 
-def _wanted(document: Authorization, type: str) -> Resource:
-    line: Resource = {"url": codes.PAS + "extension-serviceLineNumber", "valuePositiveInt": document.items[0].sequence}
-    return {
-        "extension": [line],
-        "type": concept(PAS_CODES, "attachments-needed"),
-        "valueCodeableConcept": concept("http://loinc.org", type),
-    }
+def _tracking(document: Authorization) -> list[Resource]:
+    """The numbers under which the payer looks for what it asked for."""
+    system = f"{codes.PAYER_SYSTEM}:{document.payer_id}:tracking"
+    numbers = dict.fromkeys(each.control for each in document.asked_of_us if each.control is not None)
+    return [{"system": system, "value": number} for number in numbers]
+
+
+def _inputs(document: Authorization) -> list[Resource]:
+    """What is wanted: by the payer, else by its rules before anything is sent. What it asked for unreadably is none."""
+    first = document.items[0].sequence
+    asked = [each for wanted in document.asked_of_us for each in _asked_inputs(wanted, first)]
+    if asked or document.state is not State.AWAITING_EVIDENCE:
+        return asked
+    named = [type for need in document.wanting for type in need.types or (need.name,)]
+    return [_input("attachments-needed", first, concept(codes.LOINC, type)) for type in named]
+
+
+def _asked_inputs(wanted: Wanted, first: int) -> list[Resource]:
+    item = wanted.item or first
+    if wanted.questionnaire is not None:
+        return [_input("questionnaire-context", item, wanted.questionnaire)]
+    found = [_input("attachments-needed", item, concept_of(coding)) for coding in wanted.codes]
+    modifiers = [
+        {"url": codes.CONTENT_MODIFIER, "valueCodeableConcept": concept(codes.LOINC, code)} for code in wanted.modifiers
+    ]
+    return [{**each, "extension": [_line(item), *modifiers]} for each in found] if modifiers else found
+
+
+def _input(kind: str, item: int, value: Resource | str) -> Resource:
+    given: Resource = {"valueString": value} if isinstance(value, str) else {"valueCodeableConcept": value}
+    return {"extension": [_line(item)], "type": concept(PAS_CODES, kind), **given}
+
+
+def _line(item: int) -> Resource:
+    return {"url": codes.SERVICE_LINE, "valuePositiveInt": item}
+
+
+def _input_type(given: Resource) -> str:
+    return "questionnaire-context" if "valueString" in given else "attachments-needed"
 
 
 # -- bundles --------------------------------------------------------------------------------------------------------

@@ -76,13 +76,13 @@ class _Search:
         return all(_holds(prefix, start, end, at) for prefix, start, end in self.dates)
 
 
-def routes(npi: str) -> Routes:
-    """Read and search of each resource type; ``npi`` is whose requests they are."""
+def routes(asker: fhir.Asker) -> Routes:
+    """Read and search of each resource type; ``asker`` is whose requests they are."""
     found = Routes(prefix="/fhir", tags=("fhir",))
     for kind in (
-        _Kind("Claim", lambda document: fhir.claim(document, npi), None, "created", "created"),
+        _Kind("Claim", lambda document: fhir.claim(document, asker.npi), None, "created", "created"),
         _Kind("ClaimResponse", fhir.claim_response, "request", "created", "created"),
-        _Kind("Task", fhir.task, "focus", "authored-on", "authoredOn"),
+        _Kind("Task", lambda document: fhir.task(document, asker), "focus", "authored-on", "authoredOn"),
     ):
         _add(found, kind)
     return found

@@ -8,6 +8,7 @@ import httpx
 from pydantic import Field
 
 from services.prior_authorization.api import routes
+from services.prior_authorization.fhir import Asker
 from services.prior_authorization.jobs import jobs
 from services.prior_authorization.model import Authorization, Contents, Member, Payer, RuleBook
 from services.prior_authorization.model.refused import BadInput
@@ -65,6 +66,6 @@ def build(settings: Settings, http: httpx.AsyncClient) -> Service:
         documents=DOCUMENTS,
         reactions=reactions(rules),
         jobs=jobs(client, rules),
-        routes=routes(rules, settings.payer_notifier, settings.requestor_npi),
+        routes=routes(rules, settings.payer_notifier, Asker(settings.requestor_npi, settings.payer_url)),
         roles=ROLES,
     )

@@ -60,6 +60,25 @@ class AuthorizationPended(AuthorizationEvent):
     pended_at: datetime | None = None
 
 
+class InformationAsked(Value):
+    """One thing that a payer asks for: LOINC or X12 755 codes (none: it could not be read), of an item or of the whole
+    request, until when. ``modifiers`` are LOINC codes of which of it."""
+
+    item: int | None = None
+    codes: tuple[Coding, ...] = ()
+    modifiers: tuple[str, ...] = ()
+    until: datetime | None = None
+
+
+class AuthorizationInformationRequested(AuthorizationEvent):
+    """The payer asks for more before it decides on a claim. Each thing is told once."""
+
+    type: ClassVar[str] = "authorization.information-requested.v1"
+    payer_id: str
+    claim_id: str
+    asked: tuple[InformationAsked, ...]
+
+
 class AuthorizationRuled(AuthorizationEvent):
     """The payer decided on one claim, by its own dates. Told once for each word it has not said of that claim before.
 

@@ -7,17 +7,18 @@ update it stands beside the request, which goes on as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
 from datetime import date, datetime
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from services.prior_authorization.model.authorization import Authorization, Kind, State, Submission, seal
+from services.prior_authorization.model.authorization import Authorization, Kind, State, Submission, seal, start_clock
 from services.prior_authorization.model.deciding import UPDATABLE, to_cancel
-from services.prior_authorization.model.items import FIRST, Item, Provider, ServiceKind, next_sequence
+from services.prior_authorization.model.items import FIRST, Attachment, Item, Provider, ServiceKind, next_sequence
 from services.prior_authorization.model.opening import assess_all, start
 from services.prior_authorization.model.rules import RuleBook
+from services.prior_authorization.model.wanted import WANTED, Wanted
 from shared.contracts.base import Coding
 from shared.kit.decisions import Facts, Ref, Want
 from shared.kit.document import derived_id
@@ -127,6 +128,19 @@ class Update(_Asked):
     drop: Annotated[tuple[Number, ...], Field(max_length=MOST_ITEMS)] = ()
 
 
+class Supplied(_Asked):
+    """Which documents answer what the payer asked for: both by their numbers."""
+
+    wanted: Number
+    attachments: Annotated[tuple[Number, ...], Field(min_length=1, max_length=MOST_ITEMS)]
+
+
+class Supply(_Asked):
+    """Send the payer what it asked for. What is not named is answered by the documents of the types asked for."""
+
+    supplies: Annotated[tuple[Supplied, ...], Field(max_length=MOST_ITEMS)] = ()
+
+
 # -- opening --------------------------------------------------------------------------------------------------------
 
 
@@ -202,6 +216,67 @@ def _numbered(asked: Iterable[AskedProvider]) -> tuple[Provider, ...]:
 def update(document: Authorization, command: Update, facts: Facts, now: datetime) -> Authorization:
     """Have an update sent. Raises Conflict where the payer would not take one, Invalid where it asks for what is not
     there, or for nothing new."""
+    _refuse_unless_updatable(document)
+    items = _updated(document, command)
+    _check(items, len(document.diagnoses), len(document.providers))
+    _send_update(document, items, now)
+    return document
+
+
+def supply(document: Authorization, command: Supply, facts: Facts, now: datetime) -> Authorization:
+    """Send the payer the documents it asked for: an update of the claim that changes no item (PAS 2.2.1).
+
+    Raises Conflict where nothing is asked for, or nothing that is there answers it, Invalid for a number of nothing.
+    """
+    _refuse_unless_updatable(document)
+    wanted = {each.sequence: each for each in document.asked_of_us}
+    if not wanted:
+        raise Conflict("the payer asks for nothing that it was not sent")
+    named = {each.wanted: each.attachments for each in command.supplies}
+    there = {each.sequence for each in document.attachments if not each.dropped}
+    flaws = [
+        Flaw(f"supplies[{place}]", "names what is not asked for, or a document that is not there")
+        for place, each in enumerate(command.supplies)
+        if each.wanted not in wanted or not there.issuperset(each.attachments)
+    ]
+    if flaws or len(named) < len(command.supplies):
+        raise Invalid("The documents cannot be sent", flaws=flaws or [Flaw("supplies", "names one thing twice")])
+    met = {number: named.get(number) or each.met_by(document.attachments) for number, each in wanted.items()}
+    met = {number: attachments for number, attachments in met.items() if attachments}
+    if not met:
+        raise Conflict("there is no document of a type that the payer asks for")
+    prior = to_cancel(document)
+    known = set(prior.attached) if prior is not None else set()
+    if known.issuperset(number for attachments in met.values() for number in attachments):
+        raise Conflict("the payer has these documents already")
+    document.attachments = tuple(
+        _answering(each, [wanted[number] for number, answers in met.items() if each.sequence in answers], known)
+        for each in document.attachments
+    )
+    _send_update(document, document.items, now)
+    update_id = document.update_id
+    document.wanted = tuple(
+        each.model_copy(update={"supplied_by": update_id, "attachments": met[each.sequence]})
+        if each.sequence in met
+        else each
+        for each in document.wanted
+    )
+    if document.wait is not None and document.wait.reason == WANTED and not document.asked_of_us:
+        document.met()
+        start_clock(document, now)
+    return document
+
+
+def _answering(attachment: Attachment, asked: Sequence[Wanted], known: Container[int]) -> Attachment:
+    """A document as the payer that asked for it looks for it; what it has already stays as it was sent."""
+    if attachment.sequence in known:
+        return attachment
+    control = next((each.control for each in asked if each.control is not None), attachment.control)
+    report = next((each.report for each in asked if each.report is not None), attachment.report)
+    return attachment.model_copy(update={"control": control, "report": report})
+
+
+def _refuse_unless_updatable(document: Authorization) -> None:
     if document.state in DENIED:
         raise Conflict("a denied authorization may not be updated; open a new one that replaces it")
     if document.state not in UPDATABLE:
@@ -210,9 +285,10 @@ def update(document: Authorization, command: Update, facts: Facts, now: datetime
         raise Conflict("an update is on its way; the payer's answer to it comes first")
     if document.newest is None:
         raise Conflict("the payer approved it without a claim; there is nothing to update")
+
+
+def _send_update(document: Authorization, items: tuple[Item, ...], now: datetime) -> None:
     prior = to_cancel(document)
-    items = _updated(document, command)
-    _check(items, len(document.diagnoses), len(document.providers))
     document.updates += 1
     document.update = Submission(
         id=derived_id(document.id, "update-claim", str(document.updates)),
@@ -225,7 +301,6 @@ def update(document: Authorization, command: Update, facts: Facts, now: datetime
     )
     document.update_id = document.update.id
     document.wake("update", now)
-    return document
 
 
 def _updated(document: Authorization, command: Update) -> tuple[Item, ...]:

@@ -6,13 +6,14 @@ Pure. The decisions themselves stand in ``opening`` (request, member, withdrawal
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar
 
 from pydantic import model_validator
 
-from services.prior_authorization.model.answers import Rejection, Ruling
+from services.prior_authorization.model.answers import AskAnswer, Rejection, Ruling
 from services.prior_authorization.model.budget import Hours, Manner, next_poll
 from services.prior_authorization.model.clocks import Running, run, run_appeal
 from services.prior_authorization.model.denials import Denial, PeerToPeer
@@ -20,6 +21,7 @@ from services.prior_authorization.model.evidence import Evidence, Need, Snapshot
 from services.prior_authorization.model.items import FIRST, Attachment, Item, Provider, one_item
 from services.prior_authorization.model.rules import Terms
 from services.prior_authorization.model.visits import Continuity, Visit, VisitStatus
+from services.prior_authorization.model.wanted import WANTED, WITHIN, WITHIN_EXPEDITED, Wanted, take_asks
 from shared.contracts.base import Coding
 from shared.contracts.prior_authorization import AuthorizationEscalated, Breach, ReviewAction
 from shared.kit.document import Document, Part, derived_id
@@ -180,6 +182,9 @@ _WORDS = frozenset(
 _PREPARED = frozenset({State.SUBMITTING, State.NOT_REQUIRED, State.APPROVED, State.WITHDRAWN})
 """Where a request that was not sent yet can come: sent, not needed, approved already (satisfied), not wanted."""
 
+_UNDECIDED = frozenset({State.PENDED, State.CONTACT_PAYER, State.APPROVED, State.DENIED, State.APPEALING})
+"""Where a payer can owe its word on the newest claim: of an update also when what was before is decided."""
+
 UNSENT = frozenset({State.AWAITING_MEMBER, State.AWAITING_CHOICE, State.AWAITING_EVIDENCE})
 """Where nothing was sent, and what is known of member, requirement and evidence may still change everything."""
 
@@ -288,6 +293,8 @@ class Authorization(Document):
     """The notifications taken last, by what makes them one."""
     polled_at: datetime | None = None
     polls: int = 0
+    wanted: tuple[Wanted, ...] = ()
+    """What the payer asked for before it decides."""
     evidence: tuple[Evidence, ...] = ()
     """What is there to be sent with it; each claim keeps what it was sent with."""
     chosen: bool = False
@@ -368,6 +375,15 @@ class Authorization(Document):
         return missing(self.terms.needs, self.evidence, day_of(self.requested_at))
 
     @property
+    def asked_of_us(self) -> tuple[Wanted, ...]:
+        """What the payer that has not decided yet asks for and was not sent."""
+        held = self.held
+        if held is None or held.ruling is not None or self.state not in _UNDECIDED:
+            return ()
+        sent = {submission.id for submission in (*self.submissions, *filter(None, (self.update,)))}
+        return tuple(each for each in self.wanted if each.supplied_by not in sent)
+
+    @property
     def held(self) -> Submission | None:
         """The newest claim that the payer is known to have."""
         return next((sent for sent in reversed(self.submissions) if sent.received_at is not None), None)
@@ -445,6 +461,23 @@ def start_clock(document: Authorization, now: datetime) -> None:
         document.expect(Owner.PAYER, DECISION, now, max(clock.deadline - now, timedelta()))
     elif document.wait.reason != DECISION:
         document.wake("breach", clock.deadline)
+
+
+def ask_for(
+    document: Authorization, submission: Submission, asks: Iterable[AskAnswer], told: datetime, now: datetime
+) -> None:
+    """The payer asks for more before it decides: a coordinator owes it, while the payer's clock goes on."""
+    added = take_asks(document, submission.id, asks, told)
+    if not added.wanted:
+        return
+    within = WITHIN_EXPEDITED if document.expedited else WITHIN
+    if added.until is not None:
+        within = max(added.until - now, timedelta())
+    if document.wait is not None and document.wait.reason not in (DECISION, WANTED):
+        return  # A person is owed something else first; the event tells of this.
+    document.expect(Owner.COORDINATOR, WANTED, now, within)
+    if document.breaches_at is not None:
+        document.wake("breach", document.breaches_at)
 
 
 def check_clock(document: Authorization, now: datetime) -> bool:

@@ -33,6 +33,7 @@ from services.prior_authorization.model.authorization import (
     Owner,
     State,
     Submission,
+    ask_for,
     escalate,
     note,
     quiet,
@@ -95,6 +96,9 @@ def take(document: Authorization, answer: PayerAnswer, source: Source, now: date
         adopt_update(document)
     submission.heard(weighed, rejections(answer))
     effect = _fold(document, submission, weighed, source, now)
+    owed = submission is document.held and submission.ruling is None and document.state is not State.CANCELLING
+    if weighed.action is ReviewAction.PENDED and owed and document.state is not State.WITHDRAWN:
+        ask_for(document, submission, answer.asks, weighed.decided_at, now)
     resume_update(document, now)
     return effect
 

@@ -60,6 +60,7 @@ class Attachment(Part):
     """A document that goes along with a request: what it is, never what it says.
 
     ``type`` is a LOINC code, ``report`` X12 755 (``77``: support data), ``digest`` the SHA-256 of what is sent.
+    ``control`` is the number under which the payer that asked for it looks for it.
     """
 
     sequence: int
@@ -67,6 +68,7 @@ class Attachment(Part):
     report: str = "77"
     content_type: str = "application/pdf"
     digest: str | None = None
+    control: str | None = None
     dropped: bool = False
 
 

@@ -354,7 +354,7 @@ def _supporting_info(
         "extension": [
             coded("reportTypeCode", codes.X12_REPORT_TYPE, attachment.report),
             coded("transmissionMethod", codes.X12_TRANSMISSION, "EL"),
-            {"url": "controlNumber", "valueString": f"{submission.id[:8]}-{attachment.sequence}"},
+            {"url": "controlNumber", "valueString": attachment.control or f"{submission.id[:8]}-{attachment.sequence}"},
         ],
     }
     extensions = [about]

@@ -20,6 +20,7 @@ from tests.unit.prior_authorization.world import World
 
 KINDS = ("Claim", "ClaimResponse", "Task")
 NPI = "1234567893"
+ASKER = fhir.Asker(NPI, "http://payer.test")
 
 
 async def get(world: World, path: str, role: Role = Role.SERVICE) -> httpx.Response:
@@ -39,7 +40,7 @@ async def three() -> tuple[World, list[str]]:
 
 
 def shown(document: Authorization) -> list[fhir.Resource]:
-    return [fhir.claim(document, NPI), fhir.claim_response(document), fhir.task(document)]
+    return [fhir.claim(document, NPI), fhir.claim_response(document), fhir.task(document, ASKER)]
 
 
 @pytest.mark.parametrize("state", list(State))
@@ -87,7 +88,7 @@ def test_an_item_is_answered_in_its_own_words_and_what_is_granted_in_its_place_i
 
 def test_a_task_asks_for_the_evidence_that_is_wanting() -> None:
     document = at_state(State.AWAITING_EVIDENCE)
-    task = fhir.task(document)
+    task = fhir.task(document, ASKER)
     parse(task)
     assert task["code"]["coding"][0]["code"] == "attachment-request-code"  # type: ignore[index]
     assert len(task["input"]) >= 1  # type: ignore[arg-type]
@@ -95,13 +96,13 @@ def test_a_task_asks_for_the_evidence_that_is_wanting() -> None:
 
 
 def test_a_task_names_who_owes_the_next_step_until_when() -> None:
-    pended = fhir.task(at_state(State.PENDED))
+    pended = fhir.task(at_state(State.PENDED), ASKER)
     assert (pended["status"], pended["owner"]["identifier"]["value"]) == ("in-progress", PAYER_ID)  # type: ignore[index]
     assert pended["restriction"]["period"]["end"].startswith("2026-03-")  # type: ignore[index]
-    denied = fhir.task(at_state(State.DENIED))
+    denied = fhir.task(at_state(State.DENIED), ASKER)
     assert (denied["status"], denied["owner"]["identifier"]["value"]) == ("requested", "coordinator")  # type: ignore[index]
-    assert fhir.task(at_state(State.APPROVED))["status"] == "completed"
-    assert fhir.task(at_state(State.WITHDRAWN))["status"] == "cancelled"
+    assert fhir.task(at_state(State.APPROVED), ASKER)["status"] == "completed"
+    assert fhir.task(at_state(State.WITHDRAWN), ASKER)["status"] == "cancelled"
 
 
 @pytest.mark.parametrize("kind", KINDS)
