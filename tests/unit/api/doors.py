@@ -288,6 +288,7 @@ BODIES: dict[tuple[str, str, str], Json] = {
     ("prior_authorization", "POST", "/authorizations/{id}/peer-to-peer/book"): {"start": "2026-03-05T15:00:00Z"},
     ("prior_authorization", "POST", "/authorizations/{id}/peer-to-peer/outcome"): {"outcome": "upheld"},
     ("prior_authorization", "POST", "/authorizations/{id}/resubmit"): {"corrected": ["72"]},
+    ("prior_authorization", "POST", "/authorizations/{id}/supply"): {"supplies": [{"wanted": 1, "attachments": [1]}]},
     ("prior_authorization", "POST", "/authorizations/{id}/update"): {"change": [{"sequence": 1, "quantity": 3}]},
     ("prior_authorization", "POST", "/payers/{payer_id}/notifications"): NOTIFICATION,
     ("prior_authorization", "POST", "/requirements"): {

@@ -218,7 +218,7 @@ UNREADABLE: dict[str, bytes] = {
 }
 
 
-MAY_BE_EMPTY = frozenset({"/authorizations/{id}/appeal"})
+MAY_BE_EMPTY = frozenset({"/authorizations/{id}/appeal", "/authorizations/{id}/supply"})
 """Doors that also take a request without a body."""
 
 
