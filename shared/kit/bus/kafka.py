@@ -46,6 +46,9 @@ _QUIET_FOR = 1.0
 _STILL = 5.0
 """Seconds for which records behind that end are still taken: on a busy topic there are always more."""
 
+_IDLE = 10
+"""So many times as long a member without partitions may see its group stand still: others may be slow, not it."""
+
 _PARTING = 5.0
 """Seconds that a client which is replaced may take to stop; its connections are cut before."""
 
@@ -337,8 +340,10 @@ class KafkaBus:
             if places:
                 found.extend(subscription.lag(unread, working))
             behind = any(each.records for each in unread.values())
-            if subscription.stuck(everywhere, behind, asyncio.get_running_loop().time(), self._stuck_after):
-                await self._replace(subscription, idle=subscription.listener.joined and not places)
+            idle = subscription.listener.joined and not places
+            patience = self._stuck_after * (_IDLE if idle else 1)
+            if subscription.stuck(everywhere, behind, asyncio.get_running_loop().time(), patience):
+                await self._replace(subscription, idle=idle)
         self._lag = found
         self._reached = True
 
