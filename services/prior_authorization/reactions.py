@@ -12,7 +12,7 @@ from functools import partial
 from services.prior_authorization.model import Authorization, Contents, Member, RuleBook, State, authorization_id
 from services.prior_authorization.model.authorization import UNSENT
 from services.prior_authorization.model.evidence import forget
-from services.prior_authorization.model.lifetime import booked, called_off, took_place
+from services.prior_authorization.model.lifetime import visits_told, visits_wanted
 from services.prior_authorization.model.member import learn
 from services.prior_authorization.model.opening import (
     WITHDRAWABLE,
@@ -24,8 +24,9 @@ from services.prior_authorization.model.opening import (
     wants_member,
 )
 from services.prior_authorization.model.transfer import member_changed, open_transfer
+from services.prior_authorization.model.visits import ReferralVisits, told_of, visits_id, wanted_by
 from shared.contracts.intake import PersonChanged
-from shared.contracts.prior_authorization import MemberKnown, MemberWanted, TransferWanted
+from shared.contracts.prior_authorization import MemberKnown, MemberWanted, TransferWanted, VisitsTold, VisitsWanted
 from shared.contracts.referrals import (
     AuthorizationRequested,
     ReferralCancelled,
@@ -76,14 +77,19 @@ def reactions(rules: RuleBook) -> tuple[Reactions, ...]:
             on(
                 TransferWanted, lambda event: (event.opens,), partial(open_transfer, rules), creates=True, wants=_before
             ),
-            on(AppointmentBooked, _for_visit, booked, when=_LIVE),
-            on(AppointmentRescheduled, _for_visit, booked, when=_LIVE),
-            on(AppointmentFulfilled, _for_visit, took_place, when=_LIVE),
-            on(AppointmentCancelled, _for_visit, called_off, when=_LIVE),
-            on(AppointmentNoShow, _for_visit, called_off, when=_LIVE),
+            on(VisitsTold, lambda event: (event.authorization_id,), visits_told, when=_LIVE, wants=visits_wanted),
             on(ReferralCancelled, _relied_on, referral_ended, when=WITHDRAWABLE),
             on(ReferralFailed, _relied_on, referral_ended, when=WITHDRAWABLE),
             on(ReferralRejected, _relied_on, referral_ended, when=WITHDRAWABLE),
+        ),
+        Reactions(
+            ReferralVisits,
+            on(AppointmentBooked, _of_visit, told_of, creates=True),
+            on(AppointmentRescheduled, _of_visit, told_of, creates=True),
+            on(AppointmentFulfilled, _of_visit, told_of, creates=True),
+            on(AppointmentCancelled, _of_visit, told_of, creates=True),
+            on(AppointmentNoShow, _of_visit, told_of, creates=True),
+            on(VisitsWanted, lambda event: (visits_id(event.referral_id),), wanted_by, creates=True),
         ),
         Reactions(Member, on(PersonChanged, lambda event: (event.patient_id,), learn, creates=True)),
         Reactions(Contents, on(PersonChanged, Field("patient_id", lambda event: event.patient_id), forget)),
@@ -115,9 +121,9 @@ def _before(event: TransferWanted, document: Authorization | None) -> Iterable[W
     return (Ref(Authorization, event.authorization_id), Ref(Member, event.patient_id))
 
 
-def _for_visit(event: AppointmentEvent) -> Iterable[str]:
-    """The authorization of the referral that led to a visit."""
-    return () if event.referral_id is None else (authorization_id(event.referral_id),)
+def _of_visit(event: AppointmentEvent) -> Iterable[str]:
+    """The visits of the referral that led to a visit."""
+    return () if event.referral_id is None else (visits_id(event.referral_id),)
 
 
 def _of_wish(event: MemberWanted) -> Iterable[str]:

@@ -13,6 +13,7 @@ from services.prior_authorization.jobs import jobs
 from services.prior_authorization.model import Authorization, Contents, Member, Payer, RuleBook
 from services.prior_authorization.model.refused import BadInput
 from services.prior_authorization.model.subscription import Subscription
+from services.prior_authorization.model.visits import ReferralVisits
 from services.prior_authorization.pas.client import PayerClient
 from services.prior_authorization.pas.requests import Requestor
 from services.prior_authorization.pas.subscriptions import Listener
@@ -46,7 +47,7 @@ def rules_of(settings: Settings) -> RuleBook:
     return RuleBook.parse(settings.prior_authorization_rules.read_text(encoding="utf-8"))
 
 
-DOCUMENTS = (Authorization, BadInput, Contents, Member, Payer, Subscription)
+DOCUMENTS = (Authorization, BadInput, Contents, Member, Payer, ReferralVisits, Subscription)
 
 ROLES = {
     "submitter": Part(queues=frozenset(document.collection for document in DOCUMENTS)),

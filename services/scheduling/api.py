@@ -14,7 +14,8 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from services.scheduling import fhir
 from services.scheduling.model import appointment as visit
 from services.scheduling.model import calendar as days
-from services.scheduling.model.appointment import Appointment, AppointmentState
+from services.scheduling.model.appointment import ACTIVE, Appointment, AppointmentState
+from services.scheduling.model.approval import Approval, BeyondApproval
 from services.scheduling.model.calendar import Calendar, NewSlot, Slot, SlotStatus
 from services.scheduling.model.person import Person
 from shared.contracts.base import Coding
@@ -88,6 +89,7 @@ class Hold(Body):
     patient_id: DocumentId
     referral_id: DocumentId | None = None
     minutes: Annotated[int, Field(ge=1, le=60)] = 10
+    beyond_approval: Code | None = None
 
 
 class ServiceCode(Body):
@@ -109,12 +111,14 @@ class NewAppointment(Body):
     service: ServiceCode | None = None
     slot_id: DocumentId | None = None
     flexible: bool = False
+    beyond_approval: Code | None = None
 
 
 class Move(Body):
     """The slot to move to."""
 
     slot_id: DocumentId
+    beyond_approval: Code | None = None
 
 
 class Cancellation(Body):
@@ -169,7 +173,20 @@ def shown_slot(calendar: Calendar, slot: Slot) -> dict[str, Any]:
     }
 
 
-def shown_appointment(document: Appointment, person: Person | None = None) -> dict[str, Any]:
+def shown_approval(document: Appointment, approval: Approval | None) -> dict[str, Any] | None:
+    """What was approved for an appointment's referral, what was withheld, and how a date that it has lies beyond it."""
+    if approval is None or not approval.grants:
+        return None
+    grant, slot = approval.standing(), document.place
+    dated = slot is not None and document.state in ACTIVE | {AppointmentState.PENDING}
+    about = {} if grant is None else grant.model_dump(mode="json", exclude={"stands", "replaces"})
+    beyond = approval.beyond(slot.start, slot.timezone) if slot is not None and dated else None
+    return {**about, "beyond": beyond, "booked_because": document.beyond_approval}
+
+
+def shown_appointment(
+    document: Appointment, person: Person | None = None, approval: Approval | None = None
+) -> dict[str, Any]:
     """An appointment as the API shows it; ``ready`` says whether all that the visit needs is promised."""
     slot = document.place
     return {
@@ -202,6 +219,7 @@ def shown_appointment(document: Appointment, person: Person | None = None) -> di
         "end_reason": document.end_reason,
         "wait": shown.wait(document),
         "ready": person is None or not person.missing(),
+        "approval": shown_approval(document, approval),
         "needs": {} if person is None else {barrier: need.value for barrier, need in sorted(person.needs.items())},
     }
 
@@ -295,6 +313,41 @@ def _propose(
     if document is not None:
         raise AlreadyWanted
     return visit.propose(None, command, facts, now)
+
+
+async def _approvals(call: Call, referral_ids: Iterable[str | None]) -> dict[str, Approval]:
+    """What was approved for these referrals, by their ids."""
+    ids = sorted({id for id in referral_ids if id is not None})
+    found = await call.page(Approval, {"referral_id": {"$in": ids}}, limit=len(ids)) if ids else []
+    return {each.referral_id: each for each in found}
+
+
+async def _refuse_beyond(
+    call: Call,
+    key: str,
+    referral_id: str | None,
+    calendar: Calendar,
+    slot_id: str,
+    reason: str | None,
+    but: str | None = None,
+) -> None:
+    """Raise BeyondApproval for a slot that the payer would not pay a visit in, unless there is a ``reason`` for it.
+
+    Counted are the referral's other visits that have a date, ``but`` the one that is to be moved. A request that was
+    answered before is not asked about again.
+    """
+    slot = calendar.slot(slot_id)
+    if referral_id is None or slot is None or reason is not None:
+        return
+    approval = (await _approvals(call, [referral_id])).get(referral_id)
+    if approval is None:
+        return
+    known = await call.find(Appointment, "referral_id", referral_id)
+    if _asked_before(known, call, key) is not None:
+        return
+    others = [each for each in known if each.id != but and each.place is not None and not each.ended]
+    if (how := approval.beyond(slot.start, calendar.timezone, len(others))) is not None:
+        raise BeyondApproval(how)
 
 
 # -- publishing -------------------------------------------------------------------------------------------------------
@@ -439,7 +492,10 @@ async def _take(call: Call, body: Hold, decide: Decision, state: AppointmentStat
     id = call.new_id("appointment")
     if body.referral_id is not None and id not in calendar.holders:
         _refuse_second(each for each in await call.find(Appointment, "referral_id", body.referral_id) if each.id != id)
-    command = days.HoldSlot(body.slot_id, id, body.patient_id, body.referral_id, timedelta(minutes=body.minutes))
+        await _refuse_beyond(call, "", body.referral_id, calendar, body.slot_id, body.beyond_approval)
+    command = days.HoldSlot(
+        body.slot_id, id, body.patient_id, body.referral_id, timedelta(minutes=body.minutes), body.beyond_approval
+    )
     return await call.change(
         Calendar, calendar.id, command, decide, answer=lambda day: _given(day, id, state), status=201
     )
@@ -472,6 +528,8 @@ def _appointments() -> Routes:
     async def propose(body: NewAppointment, call: Call, key: Key) -> Reply:
         id = await _id_for(call, body.referral_id, key)
         calendar = None if body.slot_id is None else await _calendar_of(call, body.slot_id)
+        if calendar is not None and body.slot_id is not None:
+            await _refuse_beyond(call, key, body.referral_id, calendar, body.slot_id, body.beyond_approval)
         command = visit.ProposeAppointment(
             appointment_id=id,
             patient_id=body.patient_id,
@@ -484,6 +542,7 @@ def _appointments() -> Routes:
             calendar_id=None if calendar is None else calendar.id,
             slot_id=body.slot_id,
             flexible=body.flexible,
+            beyond_approval=body.beyond_approval,
         )
         return await call.put(Appointment, id, command, _propose, wants=visit.calendar_wanted, status=201)
 
@@ -499,21 +558,27 @@ def _appointments() -> Routes:
             raise Invalid("Nothing is asked for", flaws=[Flaw("referral", "or patient or waiting_for is needed")])
         found = await call.page(Appointment, conditions, limit=500)
         by_time = sorted(found, key=lambda each: (each.created_at, each.id))
-        return Reply(200, {"appointments": [shown_appointment(each) for each in by_time]})
+        approvals = await _approvals(call, (each.referral_id for each in by_time))
+        lines = [shown_appointment(each, None, approvals.get(each.referral_id or "")) for each in by_time]
+        return Reply(200, {"appointments": lines})
 
     @routes.get("/{appointment_id}", roles=READERS)
     async def read(appointment_id: DocumentId, call: Call) -> Reply:
         document = await call.read(Appointment, appointment_id)
-        return call.show(document, shown_appointment(document, await _needs_of(call, document.patient_id)))
+        approvals = await _approvals(call, [document.referral_id])
+        needs = await _needs_of(call, document.patient_id)
+        return call.show(document, shown_appointment(document, needs, approvals.get(document.referral_id or "")))
 
     @routes.post("/{appointment_id}/book", roles=DESK)
     async def book(appointment_id: DocumentId, call: Call) -> Reply:
         return await _confirm(call, appointment_id)
 
     @routes.post("/{appointment_id}/reschedule", roles=DESK, status=202)
-    async def reschedule(appointment_id: DocumentId, body: Move, call: Call) -> Reply:
+    async def reschedule(appointment_id: DocumentId, body: Move, call: Call, key: Key) -> Reply:
         calendar = await _calendar_of(call, body.slot_id)
-        command = visit.MoveAppointment(calendar.id, body.slot_id)
+        known = await call.read(Appointment, appointment_id)
+        await _refuse_beyond(call, key, known.referral_id, calendar, body.slot_id, body.beyond_approval, known.id)
+        command = visit.MoveAppointment(calendar.id, body.slot_id, body.beyond_approval)
         return await call.change(
             Appointment, appointment_id, command, visit.move_to, wants=visit.calendar_wanted, status=202
         )
@@ -555,7 +620,8 @@ def _fhir_routes() -> Routes:
     @routes.get("/Appointment/{appointment_id}", roles=READERS)
     async def read(appointment_id: DocumentId, call: Call) -> Reply:
         document = await call.read(Appointment, appointment_id)
-        return Reply(200, fhir.appointment(document), FHIR_JSON | {"ETag": f'"{document.version}"'})
+        approval = (await _approvals(call, [document.referral_id])).get(document.referral_id or "")
+        return Reply(200, fhir.appointment(document, approval), FHIR_JSON | {"ETag": f'"{document.version}"'})
 
     @routes.get("/Slot", roles=READERS)
     async def slots(search: Annotated[SlotSearch, Query()], call: Call) -> Reply:
@@ -599,6 +665,8 @@ async def _operation(call: Call, body: Mapping[str, object], decide: Decision, s
         else:
             wanted = Hold(slot_id=asked.reference_id, patient_id=asked.patient_id, referral_id=asked.referral_id)
             reply = await _take(call, wanted, decide, state)
+    except BeyondApproval as refusal:
+        return Reply(refusal.status, fhir.not_approved(refusal.detail), FHIR_JSON)
     except (days.SlotLost, days.HoldExpired, AlreadyWanted, NotFound) as refusal:
         return Reply(refusal.status, fhir.lost(refusal.detail), FHIR_JSON)
     return Reply(200, fhir.given(json.loads(bytes(reply.body)), asked.patient_id), FHIR_JSON)

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from services.scheduling.model.appointment import ACTIVE, Appointment, AppointmentState
+from services.scheduling.model.approval import Approval
 from services.scheduling.model.calendar import Calendar, NewSlot, Slot, SlotStatus
 from shared.contracts.referrals import Priority
 from shared.contracts.scheduling import CancelledBy
@@ -47,8 +48,8 @@ def slot(calendar: Calendar, slot: Slot) -> Json:
     }
 
 
-def appointment(document: Appointment) -> Json:
-    """FHIR R4 Appointment (IHE ITI Scheduling's profile)."""
+def appointment(document: Appointment, approval: Approval | None = None) -> Json:
+    """FHIR R4 Appointment (IHE ITI Scheduling's profile), with the payer's decision that it relies on."""
     resource: Json = {
         "resourceType": "Appointment",
         "id": document.id,
@@ -64,6 +65,9 @@ def appointment(document: Appointment) -> Json:
         resource["serviceType"] = [{"coding": [coding]}]
     if document.referral_id is not None:
         resource["basedOn"] = [{"reference": f"ServiceRequest/{document.referral_id}"}]
+    grant = approval.standing() if approval is not None else None
+    if grant is not None:
+        resource["supportingInformation"] = [{"reference": f"ClaimResponse/{grant.authorization_id}"}]
     if document.place is not None:
         resource |= _time(document.place.slot_id, document.place.start, document.place.end)
     if document.state is AppointmentState.CANCELLED:
@@ -112,6 +116,14 @@ def lost(detail: str) -> Json:
     return {
         "resourceType": "OperationOutcome",
         "issue": [{"severity": "fatal", "code": "not-found", "diagnostics": detail}],
+    }
+
+
+def not_approved(detail: str) -> Json:
+    """What $hold and $book answer where the payer would not pay for the visit."""
+    return {
+        "resourceType": "OperationOutcome",
+        "issue": [{"severity": "error", "code": "business-rule", "diagnostics": detail}],
     }
 
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from services.scheduling.model import appointment as visit
-from services.scheduling.model import calendar, person, referral
+from services.scheduling.model import approval, calendar, person, referral
 from services.scheduling.model.appointment import LOOKING, Appointment, AppointmentState, appointment_id
+from services.scheduling.model.approval import Approval
 from services.scheduling.model.calendar import Calendar
 from services.scheduling.model.person import Person
 from services.scheduling.model.referral import EndedReferral
 from shared.contracts.directory import HandOffAccepted, HandOffClosed
 from shared.contracts.intake import BarrierRecorded
 from shared.contracts.notifications import ReplyReceived
+from shared.contracts.prior_authorization import (
+    AuthorizationApproved,
+    AuthorizationCancelled,
+    AuthorizationDenied,
+    AuthorizationNotRequired,
+    AuthorizationUnitsUsed,
+)
 from shared.contracts.referrals import (
     ReferralAccepted,
     ReferralCancelled,
@@ -102,4 +110,13 @@ PERSONS = Reactions(
     on(HandOffClosed, lambda event: [event.patient_id], person.help_ended, creates=True),
 )
 
-REACTIONS = (CALENDARS, APPOINTMENTS, REFERRALS, PERSONS)
+APPROVALS = Reactions(
+    Approval,
+    on(AuthorizationApproved, lambda event: [event.referral_id], approval.approved, creates=True),
+    on(AuthorizationUnitsUsed, lambda event: [event.referral_id], approval.used),
+    on(AuthorizationDenied, lambda event: [event.referral_id], approval.lost),
+    on(AuthorizationCancelled, lambda event: [event.referral_id], approval.lost),
+    on(AuthorizationNotRequired, lambda event: [event.referral_id], approval.not_required),
+)
+
+REACTIONS = (CALENDARS, APPOINTMENTS, REFERRALS, PERSONS, APPROVALS)

@@ -7,6 +7,7 @@ import httpx
 from services.scheduling.api import routes
 from services.scheduling.jobs import jobs
 from services.scheduling.model.appointment import Appointment
+from services.scheduling.model.approval import Approval
 from services.scheduling.model.calendar import Calendar
 from services.scheduling.model.person import Person
 from services.scheduling.model.referral import EndedReferral
@@ -23,7 +24,7 @@ def build(settings: Settings, http: httpx.AsyncClient) -> Service:
     """Scheduling's documents, reactions, jobs and routes. It calls nobody."""
     return Service(
         name="scheduling",
-        documents=(Calendar, Appointment, EndedReferral, Person),
+        documents=(Calendar, Appointment, EndedReferral, Person, Approval),
         reactions=REACTIONS,
         jobs=jobs(),
         routes=routes(),

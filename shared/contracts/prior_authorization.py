@@ -122,7 +122,8 @@ class ItemDifference(Value):
 class AuthorizationApproved(AuthorizationEvent):
     """Approved in full (A1), in part (A2) or with changes (A6). Dates inclusive; units as granted, of all items.
 
-    ``differences`` are the items that were not granted as they were asked for.
+    ``differences`` are the items that were not granted as they were asked for. ``units_used`` are those that visits
+    have used already; ``replaces`` is the authorization in whose place this one was opened, where there is one.
     """
 
     type: ClassVar[str] = "authorization.approved.v1"
@@ -133,6 +134,17 @@ class AuthorizationApproved(AuthorizationEvent):
     units_requested: int
     units_granted: int
     differences: tuple[ItemDifference, ...] = ()
+    units_used: int | None = None
+    replaces: str | None = None
+
+
+class AuthorizationUnitsUsed(AuthorizationEvent):
+    """A visit that took place used a unit of an approval, or did not after all: what is used of what is granted now."""
+
+    type: ClassVar[str] = "authorization.units-used.v1"
+    number: str
+    units_granted: int
+    units_used: int
 
 
 class AuthorizationFinancialNotice(AuthorizationEvent):
@@ -234,6 +246,32 @@ class TransferWanted(Event):
     authorization_id: str
     patient_id: str
     opens: str
+
+
+class VisitsWanted(Event):
+    """Private: an authorization was written that is to answer for a referral's visits (subject: the authorization).
+
+    ``instead_of`` is the one it was opened in place of; ``used_too``: it answers for those that took place as well.
+    """
+
+    type: ClassVar[str] = "authorization.visits-wanted.v1"
+    topic: ClassVar[str] = "prior_authorization.work"
+    authorization_id: str
+    referral_id: str
+    instead_of: str | None = None
+    used_too: bool = False
+
+
+class VisitsTold(Event):
+    """Private: a referral's visits, or who answers for them, changed (subject: the referral's visits).
+
+    ``authorization_id`` is whom it concerns, who reads them again.
+    """
+
+    type: ClassVar[str] = "visits.told.v1"
+    topic: ClassVar[str] = "prior_authorization.work"
+    referral_id: str
+    authorization_id: str
 
 
 class MemberKnown(Event):

@@ -138,7 +138,10 @@ class SlotBooked(SlotEvent):
 
 
 class SlotHeld(SlotEvent):
-    """The slot is kept for the appointment until ``until`` (subject: the calendar)."""
+    """The slot is kept for the appointment until ``until`` (subject: the calendar).
+
+    ``beyond_approval`` says, as a code, why a person wants it although the payer did not approve the visit.
+    """
 
     type: ClassVar[str] = "slot.held.v1"
     patient_id: str
@@ -148,6 +151,7 @@ class SlotHeld(SlotEvent):
     end: datetime
     until: datetime
     timezone: str = "UTC"
+    beyond_approval: str | None = None
 
 
 class SlotRefused(SlotEvent):

@@ -9,9 +9,9 @@ from datetime import date, datetime, timedelta
 
 from services.prior_authorization.model import Authorization, Member, RuleBook
 from services.prior_authorization.model.answers import Answered, ItemAnswer, PayerAnswer
-from services.prior_authorization.model.authorization import authorization_id
 from services.prior_authorization.model.calling import prepare_submit, settle_submit
 from services.prior_authorization.model.opening import consider_member, request
+from services.prior_authorization.model.visits import authorization_id
 from shared.contracts.base import Coding
 from shared.contracts.prior_authorization import MemberKnown, ReviewAction
 from shared.contracts.referrals import AuthorizationRequested

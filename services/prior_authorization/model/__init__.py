@@ -15,12 +15,13 @@
 | ``budget`` | when a payer is asked again |
 """
 
-from services.prior_authorization.model.authorization import Authorization, Kind, State, authorization_id
+from services.prior_authorization.model.authorization import Authorization, Kind, State
 from services.prior_authorization.model.evidence import Contents
 from services.prior_authorization.model.items import Item, ServiceKind
 from services.prior_authorization.model.member import Member, MemberState
 from services.prior_authorization.model.payer import Payer
 from services.prior_authorization.model.rules import Purpose, RuleBook, Terms
+from services.prior_authorization.model.visits import authorization_id
 
 __all__ = [
     "Authorization",

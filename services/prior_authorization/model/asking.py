@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from services.prior_authorization.model.authorization import Authorization, Kind, State, Submission, seal, start_clock
 from services.prior_authorization.model.deciding import UPDATABLE, to_cancel
 from services.prior_authorization.model.items import FIRST, Attachment, Item, Provider, ServiceKind, next_sequence
+from services.prior_authorization.model.lifetime import ask_for_visits, continuity_of
 from services.prior_authorization.model.opening import assess_all, start
 from services.prior_authorization.model.rules import RuleBook
 from services.prior_authorization.model.wanted import WANTED, Wanted
@@ -93,7 +94,8 @@ class AskedProvider(_Asked):
 
 
 class Open(_Asked):
-    """Ask a payer for approval of these services. ``replaces`` names a denied authorization that this one follows."""
+    """Ask a payer for approval of these services. ``replaces`` names the one that this one follows: a denied one,
+    or one of another payer that no longer covers the patient."""
 
     patient_id: Id
     coverage_id: Id
@@ -172,6 +174,7 @@ def open_directly(
         providers=_numbered(command.providers),
         expedited=command.expedited,
         replaces=command.replaces,
+        continuity=continuity_of(before) if before is not None and before.payer_id != command.payer_id else None,
         opened_for=command.payer_id,
         share=rules.share_of(command.payer_id, command.id),
         requested_at=now,
@@ -180,6 +183,8 @@ def open_directly(
         ),
     )
     refuse_too_far_back(opened, now)
+    if before is not None:
+        ask_for_visits(opened, opened.referral_id, used_too=before.state in DENIED)
     return start(opened, now)
 
 
@@ -198,8 +203,9 @@ def _replaced(command: OpenAs, facts: Facts) -> Authorization | None:
     before = facts.get(Authorization, command.replaces)
     if before is None or before.patient_id != command.patient_id:
         raise Invalid("there is nothing to replace", flaws=[Flaw("replaces", "names no authorization of the patient")])
-    if before.state not in DENIED:
-        raise Conflict("only a denied authorization is replaced; another one is updated")
+    left = before.transferred_to is not None and before.payer_id != command.payer_id
+    if before.state not in DENIED and not left:
+        raise Conflict("only a denied authorization is replaced, or one of another payer; any other is updated")
     return before
 
 

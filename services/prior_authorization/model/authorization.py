@@ -24,7 +24,7 @@ from services.prior_authorization.model.visits import Continuity, Visit, VisitSt
 from services.prior_authorization.model.wanted import WANTED, WITHIN, WITHIN_EXPEDITED, Wanted, take_asks
 from shared.contracts.base import Coding
 from shared.contracts.prior_authorization import AuthorizationEscalated, Breach, ReviewAction
-from shared.kit.document import Document, Part, derived_id
+from shared.kit.document import Document, Part
 
 AWAIT_MEMBER = timedelta(days=2)
 CHOICE = timedelta(days=2)
@@ -422,11 +422,6 @@ class Authorization(Document):
         """What every event of this document says of it: whose it is, and which referral relies on it now."""
         referral_id = self.carried_to or self.referral_id
         return {"authorization_id": self.id, "referral_id": referral_id, "patient_id": self.patient_id}
-
-
-def authorization_id(referral_id: str) -> str:
-    """The id of the authorization of a referral."""
-    return derived_id("authorization", referral_id)
 
 
 OF_VISITS = frozenset({"visit", "expiry"})

@@ -17,7 +17,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Literal
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field
 
@@ -119,6 +119,14 @@ def _nth(year: int, month: int, weekday: int, n: int) -> date:
 
 def _observed(day: date) -> date:
     return day + {_SATURDAY: -_DAY, _SUNDAY: _DAY}.get(day.weekday(), timedelta())
+
+
+def local_day(at: datetime, zone: str) -> date | None:
+    """The day that a moment falls on in an IANA zone; None where the zone is not known here."""
+    try:
+        return at.astimezone(ZoneInfo(zone)).date()
+    except (ZoneInfoNotFoundError, ValueError):
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ from services.prior_authorization.model.authorization import (
 from services.prior_authorization.model.contesting import await_choice, await_correction, read_denial, to_correct
 from services.prior_authorization.model.denials import Denial
 from services.prior_authorization.model.lifetime import look_ahead
+from services.prior_authorization.model.lifetime import units as lifetime_units
 from services.prior_authorization.model.rules import AppealPolicy
 from shared.contracts.prior_authorization import (
     AuthorizationAppealed,
@@ -459,6 +460,8 @@ def _announce_approval(document: Authorization, ruling: Ruling) -> None:
             units_requested=document.quantity,
             units_granted=units,
             differences=differing(document, ruling),
+            units_used=lifetime_units(document)[1],
+            replaces=document.replaces,
         )
     )
 

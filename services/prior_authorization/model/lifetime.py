@@ -6,6 +6,7 @@ update of the request (X12 1322 code 4); a visit that is near and has no number 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 
@@ -19,17 +20,25 @@ from services.prior_authorization.model.authorization import (
     Submission,
     seal,
 )
+from services.prior_authorization.model.clocks import local_day
 from services.prior_authorization.model.items import Item
-from services.prior_authorization.model.visits import Visit, VisitStatus
-from shared.contracts.prior_authorization import AuthorizationEscalated, AuthorizationFinancialNotice
-from shared.contracts.scheduling import (
-    AppointmentBooked,
-    AppointmentCancelled,
-    AppointmentFulfilled,
-    AppointmentNoShow,
-    AppointmentRescheduled,
+from services.prior_authorization.model.visits import (
+    Continuity,
+    Planned,
+    ReferralVisits,
+    Visit,
+    VisitStatus,
+    answered_for,
+    visits_id,
 )
-from shared.kit.decisions import Due, Facts
+from shared.contracts.prior_authorization import (
+    AuthorizationEscalated,
+    AuthorizationFinancialNotice,
+    AuthorizationUnitsUsed,
+    VisitsTold,
+    VisitsWanted,
+)
+from shared.kit.decisions import Due, Facts, Ref, Want
 from shared.kit.document import derived_id
 
 NEAR = timedelta(days=3)
@@ -66,8 +75,35 @@ def units(document: Authorization) -> tuple[int, int, int]:
     """Units granted, used by visits that took place, and booked for visits to come."""
     ruling = granted(document)
     whole = 0 if ruling is None else ruling.units if ruling.units is not None else document.quantity
-    counts = [visit.status for visit in document.visits]
-    return whole, counts.count(VisitStatus.USED), counts.count(VisitStatus.BOOKED)
+    used = [visit for visit in document.visits if visit.status is VisitStatus.USED]
+    if ruling is not None:
+        # What was given outside its days is not paid for by it, and takes nothing of it.
+        used = [visit for visit in used if _within(ruling, day_at(document, visit))]
+    return whole, len(used), len(document.booked_visits)
+
+
+def day_at(document: Authorization, visit: Visit) -> date:
+    """The date of service: the day it is at the place of the visit, or at the payer's where that is not known."""
+    there = None if visit.timezone is None else local_day(visit.start, visit.timezone)
+    return there or document.terms.calendar.day(visit.start)
+
+
+def _within(ruling: Ruling, day: date) -> bool:
+    return (ruling.valid_from or date.min) <= day <= (ruling.valid_to or date.max)
+
+
+def continuity_of(before: Authorization) -> Continuity:
+    """What a payer had granted, and how much of it was used, as evidence for the payer after it."""
+    ruling = granted(before)
+    whole, used, _ = units(before)
+    return Continuity(
+        payer_id=before.payer_id,
+        number=ruling.number if ruling else None,
+        valid_from=ruling.valid_from if ruling else None,
+        valid_to=ruling.valid_to if ruling else None,
+        units=whole,
+        used=used,
+    )
 
 
 def cover(document: Authorization, visit: Visit) -> Cover:
@@ -75,8 +111,7 @@ def cover(document: Authorization, visit: Visit) -> Cover:
     ruling = granted(document)
     if ruling is None or ruling.number is None:
         return Cover.WITHOUT_NUMBER
-    day = document.terms.calendar.day(visit.start)
-    if day < (ruling.valid_from or date.min) or day > (ruling.valid_to or date.max):
+    if not _within(ruling, day_at(document, visit)):
         return Cover.OUTSIDE
     whole, used, _ = units(document)
     before = sum(1 for each in document.booked_visits if each.start < visit.start)
@@ -86,43 +121,52 @@ def cover(document: Authorization, visit: Visit) -> Cover:
 # -- visits ---------------------------------------------------------------------------------------------------------
 
 
-def booked(
-    document: Authorization, event: AppointmentBooked | AppointmentRescheduled, facts: Facts, now: datetime
-) -> Authorization:
-    """A visit has a date, or another one."""
-    known = _visit(document, event.appointment_id)
-    if known is None:
-        known = Visit(appointment_id=event.appointment_id, start=event.start)
-        document.visits = [*document.visits, known][-_KEPT:]
-    if known.status is not VisitStatus.USED:
-        known.status, known.warned = VisitStatus.BOOKED, known.warned and known.start == event.start
-    known.start = event.start
+def visits_wanted(event: VisitsTold, document: Authorization | None) -> Iterable[Want]:
+    """The visits of the referral that it is told of."""
+    return (Ref(ReferralVisits, visits_id(event.referral_id)),)
+
+
+def visits_told(document: Authorization, event: VisitsTold, facts: Facts, now: datetime) -> Authorization:
+    """Take over the visits that this authorization answers for now, and let go of those that another one does."""
+    kept = facts.get(ReferralVisits, visits_id(event.referral_id))
+    if kept is None:
+        return document
+    used = units(document)[1]
+    own = event.referral_id == document.referral_id
+    about = None if own else event.referral_id
+    known = {visit.appointment_id: visit for visit in document.visits}
+    ours = [_taken(known.get(each.appointment_id), each, about) for each in answered_for(kept, document.id)]
+    others = [visit for visit in document.visits if visit.referral_id != about]
+    document.visits = [*others, *ours][-_KEPT:]
+    _tell_use(document, used)
     look_ahead(document, now)
     return document
 
 
-def took_place(document: Authorization, event: AppointmentFulfilled, facts: Facts, now: datetime) -> Authorization:
-    """A visit took place: it used a unit."""
-    return _end(document, event.appointment_id, VisitStatus.USED, now)
+def ask_for_visits(document: Authorization, referral_id: str, *, used_too: bool) -> None:
+    """Answer for a referral's visits from now on, in place of whichever authorization it replaces."""
+    document.record(
+        VisitsWanted(
+            authorization_id=document.id, referral_id=referral_id, instead_of=document.replaces, used_too=used_too
+        )
+    )
 
 
-def called_off(
-    document: Authorization, event: AppointmentCancelled | AppointmentNoShow, facts: Facts, now: datetime
-) -> Authorization:
-    """A visit will not take place, or did not: it uses no unit."""
-    return _end(document, event.appointment_id, VisitStatus.GONE, now)
+def _taken(known: Visit | None, told: Planned, referral_id: str | None) -> Visit:
+    visit = known or Visit(appointment_id=told.appointment_id, start=told.start, referral_id=referral_id)
+    visit.warned = visit.warned and visit.start == told.start
+    visit.start, visit.timezone, visit.status = told.start, told.timezone, told.status
+    return visit
 
 
-def _end(document: Authorization, appointment_id: str, status: VisitStatus, now: datetime) -> Authorization:
-    visit = _visit(document, appointment_id)
-    if visit is not None:
-        visit.status = status
-        look_ahead(document, now)
-    return document
-
-
-def _visit(document: Authorization, appointment_id: str) -> Visit | None:
-    return next((visit for visit in document.visits if visit.appointment_id == appointment_id), None)
+def _tell_use(document: Authorization, before: int) -> None:
+    """Say how much is used, where that is otherwise now."""
+    ruling = granted(document)
+    whole, used, _ = units(document)
+    if ruling is not None and ruling.number is not None and used != before:
+        document.record(
+            AuthorizationUnitsUsed(**document.announces(), number=ruling.number, units_granted=whole, units_used=used)
+        )
 
 
 # -- looking ahead --------------------------------------------------------------------------------------------------
@@ -229,10 +273,10 @@ def _beyond(document: Authorization, ruling: Ruling) -> Visit | None:
     whole, used, _ = units(document)
     if end is None or used >= whole or document.extended_from == end:
         return None
-    return next((each for each in document.booked_visits if document.terms.calendar.day(each.start) > end), None)
+    return next((each for each in document.booked_visits if day_at(document, each) > end), None)
 
 
 def _until(document: Authorization, end: date) -> tuple[Item, ...]:
     """The items as asked for, until the last visit."""
-    last = max((document.terms.calendar.day(visit.start) for visit in document.booked_visits), default=end)
+    last = max((day_at(document, visit) for visit in document.booked_visits), default=end)
     return tuple(item if item.dropped else item.model_copy(update={"ends": last}) for item in document.items)

@@ -21,7 +21,6 @@ from services.prior_authorization.model.authorization import (
     Kind,
     Owner,
     State,
-    authorization_id,
     day_of,
     escalate,
     note,
@@ -30,10 +29,12 @@ from services.prior_authorization.model.authorization import (
 from services.prior_authorization.model.deciding import announce_standing, begin_cancelling, withdrawn
 from services.prior_authorization.model.evidence import LOINC, Evidence, in_packet, together
 from services.prior_authorization.model.items import Attachment, Item, next_sequence, one_item
+from services.prior_authorization.model.lifetime import ask_for_visits
 from services.prior_authorization.model.member import Lack, Member, lack
 from services.prior_authorization.model.requirement import Course, CoverageInformation, standing_answer
 from services.prior_authorization.model.rows import age_on
 from services.prior_authorization.model.rules import RuleBook, Terms
+from services.prior_authorization.model.visits import authorization_id
 from shared.contracts.base import Coding
 from shared.contracts.prior_authorization import AuthorizationNotRequired, MemberKnown, MemberWanted, ReviewAction
 from shared.contracts.referrals import (
@@ -285,6 +286,7 @@ def carry(document: Authorization, event: ReferralRequested, facts: Facts, now: 
     Asked for by the alternative itself, after it was written: so it is there to hear this, and all that comes later.
     """
     document.carried_to = event.referral_id
+    ask_for_visits(document, event.referral_id, used_too=True)
     announce_standing(document)
     return document
 

@@ -12,11 +12,10 @@ from datetime import datetime, timedelta
 from services.prior_authorization.model.authorization import Authorization, Owner, State
 from services.prior_authorization.model.contesting import mark, send_anew
 from services.prior_authorization.model.denials import MEMBERS
-from services.prior_authorization.model.lifetime import granted, units
+from services.prior_authorization.model.lifetime import ask_for_visits, continuity_of, units
 from services.prior_authorization.model.member import Member, lack
 from services.prior_authorization.model.opening import assess_all, start
 from services.prior_authorization.model.rules import RuleBook
-from services.prior_authorization.model.visits import Continuity
 from shared.contracts.prior_authorization import AuthorizationEscalated, MemberKnown, TransferWanted
 from shared.kit.decisions import Facts
 from shared.kit.document import derived_id
@@ -77,7 +76,6 @@ def open_transfer(
         return document
     if member.payer_id is None or member.coverage_id is None:
         return document
-    ruling = granted(before)
     items = tuple(item for item in before.items if not item.dropped)
     opened = Authorization(
         id=event.opens,
@@ -91,16 +89,11 @@ def open_transfer(
         expedited=before.expedited,
         specialist_id=before.specialist_id,
         replaces=before.id,
-        continuity=Continuity(
-            payer_id=before.payer_id,
-            number=ruling.number if ruling else None,
-            valid_from=ruling.valid_from if ruling else None,
-            valid_to=ruling.valid_to if ruling else None,
-            units=units(before)[0],
-        ),
+        continuity=continuity_of(before),
         opened_for=member.payer_id,
         share=rules.share_of(member.payer_id, event.opens),
         requested_at=now,
         terms=assess_all(rules, member.payer_id, member.plan, items, now.date(), expedited=before.expedited),
     )
+    ask_for_visits(opened, opened.referral_id, used_too=False)
     return start(opened, now)

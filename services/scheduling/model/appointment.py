@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import ClassVar
 
+from services.scheduling.model.approval import Approval
 from services.scheduling.model.calendar import Calendar, Release, Slot, SlotLost, month_of
 from services.scheduling.model.referral import EndedReferral
 from shared.contracts.base import Coding
@@ -193,6 +194,8 @@ class Appointment(Document):
     arrived_at: datetime | None = None
     ended_by: CancelledBy | None = None
     end_reason: str | None = None
+    beyond_approval: str | None = None
+    """Why a person booked it although the payer did not approve it: a code."""
 
 
 # -- commands ---------------------------------------------------------------------------------------------------------
@@ -216,6 +219,7 @@ class ProposeAppointment:
     calendar_id: str | None = None
     slot_id: str | None = None
     flexible: bool = True
+    beyond_approval: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +228,7 @@ class MoveAppointment:
 
     calendar_id: str
     slot_id: str
+    beyond_approval: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,13 +273,16 @@ def appointment_id(referral_id: str, number: int = 1) -> str:
 
 
 def slots_wanted(message: object, appointment: Appointment | None) -> Iterable[Want]:
-    """The open calendars of the window, and whether the referral still stands; nothing while an answer is owed.
+    """The open calendars of the window, whether the referral still stands, and what was approved for it; nothing while
+    an answer is owed.
 
     A calendar that owes an answer is never read: what was read is not heard again.
     """
     if appointment is None or appointment.state not in LOOKING or not _answers(message, appointment):
         return ()
     wanted: list[Want] = list(_open_calendars(appointment)) if appointment.flexible else []
+    if appointment.referral_id is not None:
+        wanted.append(Ref(Approval, appointment.referral_id))
     return (*wanted, *referral_wanted(message, appointment))
 
 
@@ -368,6 +376,7 @@ def _proposed(command: ProposeAppointment, now: datetime) -> Appointment:
         created_at=now,
         state=AppointmentState.PROPOSED,
         waiting_for=command.resource_id,
+        beyond_approval=command.beyond_approval,
     )
     appointment.expect(OWNER, "no-slot-asked", now, PLACE_WITHIN[command.priority])
     appointment.record(AppointmentProposed(**_names(appointment), resource_id=appointment.resource_id))
@@ -388,6 +397,7 @@ def held(appointment: Appointment | None, event: SlotHeld, _: Facts, now: dateti
         created_at=now,
         state=AppointmentState.PENDING,
         held_until=event.until,
+        beyond_approval=event.beyond_approval,
         place=Placement(
             calendar_id=event.calendar_id,
             slot_id=event.slot_id,
@@ -442,6 +452,8 @@ def _look(appointment: Appointment, facts: Facts, now: datetime) -> Appointment:
 
 
 def _earliest_fit(appointment: Appointment, facts: Facts, now: datetime) -> tuple[Calendar, Slot] | None:
+    referral_id = appointment.referral_id if appointment.beyond_approval is None else None
+    approval = None if referral_id is None else facts.get(Approval, referral_id)
     fitting = [
         (slot.start, slot.slot_id, calendar, slot)
         for where in _open_calendars(appointment)
@@ -449,6 +461,7 @@ def _earliest_fit(appointment: Appointment, facts: Facts, now: datetime) -> tupl
         if isinstance(calendar, Calendar)
         for slot in calendar.slots
         if slot.free_at(now) and _in_window(appointment, slot.start)
+        if approval is None or approval.pays_on(slot.start, calendar.timezone)
     ]
     if not fitting:
         return None
@@ -569,6 +582,7 @@ def move_to(appointment: Appointment, command: MoveAppointment, facts: Facts, no
         raise ChangeUnderWay
     if appointment.place is not None and appointment.place.slot_id == command.slot_id:
         return appointment
+    appointment.beyond_approval = command.beyond_approval
     _ask_exactly(appointment, command.calendar_id, command.slot_id, facts, now)
     return appointment
 

@@ -176,6 +176,7 @@ class HoldSlot:
     patient_id: str
     referral_id: str | None = None
     hold_for: timedelta = HOLD_FOR
+    beyond_approval: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +297,7 @@ def hold(calendar: Calendar, command: HoldSlot, _: Facts, now: datetime) -> Cale
             end=slot.end,
             until=slot.held_until,
             timezone=calendar.timezone,
+            beyond_approval=command.beyond_approval,
         )
     )
     return _settle(calendar, now)

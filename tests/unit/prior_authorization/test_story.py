@@ -9,8 +9,8 @@ import pytest
 
 from deploy.simulators.adjudication import Script
 from services.prior_authorization.model import Authorization, Member, MemberState, State
-from services.prior_authorization.model.authorization import authorization_id
 from services.prior_authorization.model.budget import FLOOR
+from services.prior_authorization.model.visits import authorization_id
 from shared.contracts.referrals import Priority, ReferralCancelled, ReferralRejected, ReferralRequested
 from shared.kit.auth import Role
 from tests.unit.prior_authorization.cases import CONSULT, NOW, OFFICE_VISIT, uid
