@@ -31,6 +31,7 @@ from shared.contracts.notifications import (
 )
 from shared.kit import metrics
 from shared.kit.metrics import Attributes, Counted
+from shared.kit.pausing import Pausable
 from shared.kit.service import Part, Service
 from shared.kit.settings import KitSettings
 
@@ -146,6 +147,18 @@ ROLES = {
 """What the reminder path's processes are run as, each scaled by itself."""
 
 
+CHANNELS = Pausable(
+    "channel",
+    of={
+        Delivery: lambda each: each.channel,
+        Recipient: lambda _: Channel.SMS.value,
+    },  # a STOP or HELP is answered by text
+    performing={role_of(channel): channel.value for channel in DUE},
+    names=frozenset(channel.value for channel in DUE),
+)
+"""Whom operators may pause: a channel. What is due is still handed to its senders, and waits on their topic."""
+
+
 def build(settings: Settings, http: httpx.AsyncClient) -> Service:
     """Notifications' documents, reactions, jobs and routes."""
     policy = policy_of(settings)
@@ -160,4 +173,5 @@ def build(settings: Settings, http: httpx.AsyncClient) -> Service:
         performing=senders(policy, outside, concurrency=settings.sends_at_once, rate=rate),
         roles=ROLES,
         counts=tuple(counted(event, outcome) for event, outcome in OUTCOMES.items()),
+        pausable=(CHANNELS,),
     )

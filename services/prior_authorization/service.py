@@ -19,6 +19,7 @@ from services.prior_authorization.pas.requests import Requestor
 from services.prior_authorization.pas.subscriptions import Listener
 from services.prior_authorization.reactions import reactions
 from shared.kit.document import queue_key
+from shared.kit.pausing import Pausable
 from shared.kit.service import Part, Service
 from shared.kit.settings import KitSettings
 
@@ -56,6 +57,10 @@ ROLES = {
 """What the due work's processes are run as, each scaled by itself: who sends to payers, and who asks them."""
 
 
+PAYERS = Pausable("payer", of={Authorization: lambda each: each.payer_id, Subscription: lambda each: each.payer_id})
+"""Whom operators may pause: a payer, by its id, for everything that is sent to it or asked of it here."""
+
+
 def build(settings: Settings, http: httpx.AsyncClient) -> Service:
     """Prior authorization's documents, reactions, jobs and routes; payers are called through ``http``."""
     requestor = Requestor(settings.requestor_name, settings.requestor_npi)
@@ -69,4 +74,5 @@ def build(settings: Settings, http: httpx.AsyncClient) -> Service:
         jobs=jobs(client, rules),
         routes=routes(rules, settings.payer_notifier, Asker(settings.requestor_npi, settings.payer_url)),
         roles=ROLES,
+        pausable=(PAYERS,),
     )

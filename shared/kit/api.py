@@ -210,7 +210,7 @@ class CallContext:
             raise NotFound()
         if found.shrunk:
             raise Gone()
-        await self._audit(document, [id])
+        await self.audit("read", document, [id])
         return found
 
     async def find(self, document: type[D], field: str, value: str, *, limit: int = 100) -> list[D]:
@@ -225,7 +225,7 @@ class CallContext:
         if after is not None:
             wanted["_id"] = {"$gt": after}
         found = await self._door.repository.find(document, wanted, limit=limit)
-        await self._audit(document, [each.id for each in found])
+        await self.audit("read", document, [each.id for each in found])
         return found
 
     async def first(
@@ -234,17 +234,20 @@ class CallContext:
         """Documents whose indexed ``field`` is from ``start`` until ``end``, the earliest first; audited."""
         wanted = {**also, field: {"$gte": start, "$lte": end}}
         found = await self._door.repository.find(document, wanted, limit=limit, sort=field)
-        await self._audit(document, [each.id for each in found])
+        await self.audit("read", document, [each.id for each in found])
         return found
 
-    async def _audit(self, document: type[Document], ids: Sequence[str]) -> None:
-        """Who read what, and when (45 CFR 164.312(b))."""
+    async def audit(self, action: str, document: type[Document] | None, ids: Sequence[str]) -> None:
+        """Write down who read or ordered what, and when (45 CFR 164.312(b)). An order is written before it is done.
+
+        ``document`` is None where it is about none: topics, by their names.
+        """
         entry = {
             "at": self._door.repository.clock.real(),
             "caller": self.caller.subject,
             "roles": sorted(self.caller.roles),
-            "action": "read",
-            "document": document.__name__,
+            "action": action,
+            "document": document.__name__ if document is not None else None,
             "ids": list(ids),
             "trace": self._request.trace,
         }

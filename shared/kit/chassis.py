@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import httpx
@@ -17,7 +19,7 @@ from fastapi import FastAPI, Request
 from shared.contracts.base import Event
 from shared.kit.api import Call, Door, Gate, Reply, Routes, application
 from shared.kit.auth import Role, Verifier
-from shared.kit.bus.port import Bus
+from shared.kit.bus.port import Bus, GoingBack
 from shared.kit.bus.publisher import Publisher
 from shared.kit.clock import Clock, Ids
 from shared.kit.commands import Commands
@@ -27,9 +29,14 @@ from shared.kit.engine import Reactor
 from shared.kit.jobs import Jobs
 from shared.kit.leases import COLLECTION as LEASES
 from shared.kit.leases import Leases
+from shared.kit.operations import OPERATED
 from shared.kit.parking import Parked, Parking, draining
+from shared.kit.pausing import Pause, Pauses
 from shared.kit.performing import Performer
+from shared.kit.presence import EVERY, Presence
+from shared.kit.presence import ensure as ensure_processes
 from shared.kit.reading import Reader
+from shared.kit.rewinding import Rewind, Rewinding
 from shared.kit.service import ALL, Service
 from shared.kit.settings import KitSettings
 from shared.kit.signals import Signals
@@ -44,14 +51,20 @@ def topics_of(events: Iterable[type[Event]]) -> tuple[str, ...]:
 
 
 def published_topics(service: str) -> tuple[str, ...]:
-    """The topics that a service publishes to: those of its contract whose name begins with its own."""
+    """The topics that a service publishes to."""
+    return topics_of(published_events(service))
+
+
+def published_events(service: str) -> tuple[type[Event], ...]:
+    """The events that a service publishes: those of its contract whose topic's name begins with its own."""
 
     def below(kind: type[Event]) -> Iterable[type[Event]]:
         for child in kind.__subclasses__():
             yield child
             yield from below(child)
 
-    return topics_of(e for e in below(Event) if hasattr(e, "topic") and e.topic.startswith(f"{service}."))
+    whole = (event for event in below(Event) if hasattr(event, "topic") and hasattr(event, "type"))
+    return tuple(event for event in whole if event.topic.startswith(f"{service}."))
 
 
 class Chassis:
@@ -71,6 +84,8 @@ class Chassis:
         role: str = ALL,
         call_ahead: float = 0.0,
         worker: str | None = None,
+        host: str = "",
+        pid: int = 0,
     ) -> None:
         self.service = service
         self.settings = settings
@@ -92,12 +107,23 @@ class Chassis:
             recorded=telemetry.recorded,
         )
         self.parking = Parking(self.repository)
+        self.pauses = Pauses(store, service.pausable)
+        self.rewinding = Rewinding(self.repository)
+        self.presence = Presence(store, clock, self.worker_name, role, host, pid)
         self.commands = Commands(self.repository, telemetry)
         self.reactors = [
             Reactor(service.name, table, self.repository, self.parking, telemetry) for table in service.reactions
         ]
         self.performers = [
-            Performer(service.name, row, self.repository, self.parking, telemetry) for row in service.performing
+            Performer(
+                service.name,
+                row,
+                self.repository,
+                self.parking,
+                telemetry,
+                paused=partial(self.pauses.hold_performer, row.role),
+            )
+            for row in service.performing
         ]
         tables = {table.document: table for table in service.jobs}
         self.workers: dict[str, DueWorker] = {}
@@ -136,7 +162,7 @@ class Chassis:
             ),
             Gate(settings.max_requests),
         )
-        routes = [OPERATIONS, *(service.routes if part.api else ())]
+        routes = [OPERATIONS, *((OPERATED, *service.routes) if part.api else ())]
         self.app: FastAPI = application(self.door, routes, max_body_bytes=settings.max_body_bytes)
         self.app.state.chassis = self
         self._stopping = asyncio.Event()
@@ -152,6 +178,17 @@ class Chassis:
         """The consumer groups that processes of this role are members of."""
         reactors = [each for each in self.reactors if each.table.document.collection in self.part.reactions]
         return [*reactors, *(each for each in self.performers if each.row.role in self.part.performing)]
+
+    @property
+    def published(self) -> tuple[type[Event], ...]:
+        """The events that this service publishes."""
+        return published_events(self.service.name)
+
+    @property
+    def topics(self) -> list[str]:
+        """The topics that this service reads, and those that it publishes to."""
+        read = {topic for reader in self.all_readers for topic in reader.topics}
+        return sorted(read | set(topics_of(self.published)))
 
     def _add_worker(self, jobs: Jobs | None, document: type[Document], queue: str = "") -> None:
         key = queue_key(document.collection, queue)
@@ -178,6 +215,7 @@ class Chassis:
             queue=queue,
             sweep_after=timedelta(seconds=self.settings.sweep_after_seconds),
             ahead=self._call_ahead,
+            paused=self.pauses.hold,
         )
 
     def _became_due(self, queue: str, due: datetime) -> None:
@@ -210,19 +248,23 @@ class Chassis:
 
     async def prepare(self) -> None:
         """Create the indexes and topics that are missing."""
-        await self.repository.ensure([*self.service.documents, Parked])
+        await self.repository.ensure([*self.service.documents, Parked, Pause, Rewind])
         await self.store.ensure(LEASES, [])
-        needed = {topic for reader in self.all_readers for topic in reader.topics}
-        await self.bus.ensure(sorted(needed | set(published_topics(self.service.name))))
+        await ensure_processes(self.store)
+        await self.bus.ensure(self.topics)
+        await self.pauses.refresh()
 
     async def start(self) -> None:
         """Begin to work, in the background."""
         for reader in self.readers:
             self.bus.subscribe(reader.group, reader.topics, reader.handle, max_records=self.settings.batch_records)
+        self._apply_pauses()
         await self.bus.start()
         self._tasks.append(asyncio.ensure_future(self.publisher.run(self._stopping)))
         self._tasks.extend(asyncio.ensure_future(self._look_after(worker)) for worker in self.workers.values())
         self._tasks.append(asyncio.ensure_future(self.signals.run(self._stopping, self.settings.signals_seconds)))
+        self._tasks.append(asyncio.ensure_future(self._follow_orders()))
+        self._tasks.append(asyncio.ensure_future(self._be_seen()))
         if hasattr(self.clock, "offset"):
             self._tasks.append(asyncio.ensure_future(self._watch_clock()))
 
@@ -269,6 +311,57 @@ class Chassis:
             await asyncio.wait_for(worker.drain(), self.settings.drain_seconds)
             await worker.leases.leave()
 
+    async def heed(self) -> None:
+        """Ask what operators have ordered, and follow it. Raises StoreUnavailable: what was known stands."""
+        if await self.pauses.refresh():
+            self._apply_pauses()
+        groups = {reader.group for reader in self.readers}
+        for rewind in await self.rewinding.open(groups):
+            assert rewind.to is not None  # noqa: S101 - an open order has one
+            done = frozenset(each.place for each in rewind.moved)
+            moved = partial(self.rewinding.moved, rewind)
+            self.bus.go_back(rewind.group, GoingBack(rewind.number, rewind.to, done, moved))
+
+    def _apply_pauses(self) -> None:
+        for worker in self.workers.values():
+            worker.pauses_changed()
+        for performer in self.performers:
+            if performer not in self.readers:
+                continue
+            if self.pauses.hold_performer(performer.row.role):
+                self.bus.pause(performer.group)
+            else:
+                self.bus.resume(performer.group)
+
+    async def _follow_orders(self) -> None:
+        """Ask every second or so: an operator who pauses a payer wants it now."""
+        while not await self._stopped_within(self.settings.orders_seconds):
+            try:
+                await self.heed()
+            except StoreUnavailable as error:
+                log.info("orders.unknown", error=str(error))
+            except Exception as error:
+                log.error("orders.failed", error=where_raised(error), exc_info=error)
+
+    async def _be_seen(self) -> None:
+        """Tell now and then that this process lives, and how it stands; in the end, that it stops."""
+        while True:
+            stopping = self._stopping.is_set()
+            try:
+                await self.presence.tell(await self.standing(), stopped=stopping)
+            except StoreUnavailable as error:
+                log.info("presence.untold", error=str(error))
+            except Exception as error:
+                log.error("presence.failed", error=where_raised(error), exc_info=error)
+            if stopping:
+                return
+            await self._stopped_within(EVERY)
+
+    async def _stopped_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        return self._stopping.is_set()
+
     async def _watch_clock(self) -> None:
         """Wake the workers as soon as domain time was moved on by another process."""
         last = self.clock.offset  # type: ignore[attr-defined]
@@ -297,21 +390,37 @@ class Chassis:
             missing.append("release")
         return missing
 
+    async def standing(self) -> dict[str, Any]:
+        """What this process tells others of how it stands."""
+        here = self.signals.here()
+        return {
+            "missing": await self.ready(),
+            "groups": [reader.group for reader in self.readers],
+            "queues": [worker.queue for worker in self.workers.values()],
+            "busy": self.busy,
+            "readings": [asdict(reading) for reading in here.readings],
+            "callees": [{**asdict(callee), "breaker": callee.breaker.value} for callee in here.callees],
+        }
+
+    @property
+    def busy(self) -> int:
+        """What is in work here: documents to be published, records, due work and calls."""
+        return (
+            self.publisher.waiting
+            + sum(reader.in_work for reader in self.all_readers)
+            + sum(worker.busy for worker in self.workers.values())
+        )
+
     async def pulse(self, *, stored: bool = True) -> dict[str, Any]:
         """What is in work here, how far topics are written and read, and, if ``stored``, what waits in the store.
 
         The first is known in memory and costs nothing; the second costs the store a few queries.
         """
-        busy = (
-            self.publisher.waiting
-            + sum(reader.in_work for reader in self.all_readers)
-            + sum(worker.busy for worker in self.workers.values())
-        )
         told: dict[str, Any] = {
             "service": self.service.name,
             "role": self.role,
             "now": self.clock.now().isoformat(),
-            "busy": busy,
+            "busy": self.busy,
             "published": dict(self.bus.positions.published),
             "consumed": {group: dict(places) for group, places in self.bus.positions.consumed.items()},
         }

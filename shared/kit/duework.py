@@ -24,6 +24,7 @@ from shared.kit.jobs import Call, Dispatch, Job, Jobs, Timer
 from shared.kit.leases import Leases
 from shared.kit.pacing import Allowance, Pacer, Standing
 from shared.kit.parking import Parking
+from shared.kit.pausing import Paused, nobody
 from shared.kit.performing import perform
 from shared.kit.store.port import EPOCH, Found, Outcome, Store, StoreUnavailable, Unstorable, Write
 from shared.kit.store.repository import Held, Repository, Unsent, hold, unsent_of
@@ -44,6 +45,8 @@ _STRANGE = 8
 """So many slots in which nobody was called yet are looked into in one pass."""
 _BREATH = 0.02
 """Seconds that a worker waits at least when nobody may be called, so that calls are begun several at a time."""
+_PAUSED = 5.0
+"""Seconds that what calls somebody paused is passed by, unless ``pauses_changed`` says sooner that he goes on."""
 _BACKOFF = (timedelta(seconds=1), timedelta(hours=1))
 
 
@@ -118,6 +121,7 @@ class DueWorker:
         queue: str = "",
         sweep_after: timedelta = timedelta(seconds=3),
         ahead: float = 0.0,
+        paused: Paused = nobody,
     ) -> None:
         self.key = queue_key(document.collection, queue)
         self.queue = f"{service}.{self.key}"
@@ -145,6 +149,9 @@ class DueWorker:
         self._calls_alone = all(isinstance(row, Call) and row.pace is not None for row in self._rows.values())
         self._dry: dict[tuple[int, str], float] = {}
         """By slot, who may not be called before a time by the monotonic clock."""
+        self._paused = paused
+        self._passed_by: set[tuple[int, str]] = set()
+        """Who of these is paused: nobody waits for that to end by itself."""
         self._empty: dict[int, float] = {}
         """Slots that are not looked into before a time: there was nothing to be done in them."""
         self._looked_past: dict[int, float] = {}
@@ -172,7 +179,16 @@ class DueWorker:
     @property
     def held_back(self) -> bool:
         """Whether something due waits until whoever it calls may be called."""
-        return any(until > self._clock.monotonic() for until in self._dry.values())
+        now = self._clock.monotonic()
+        return any(until > now for place, until in self._dry.items() if place not in self._passed_by)
+
+    def pauses_changed(self) -> None:
+        """Somebody was paused or goes on: look again at once at what was passed by."""
+        for place in self._passed_by:
+            self._dry.pop(place, None)
+            self._empty.pop(place[0], None)
+        self._passed_by.clear()
+        self.wake.set()
 
     @property
     def standings(self) -> list[Standing]:
@@ -306,6 +322,7 @@ class DueWorker:
     def _let_dry(self, key: str, slot: int, whom: str) -> None:
         """Remember until when somebody may not be called, or that he may be."""
         wait = self._pacer.wait(key)
+        self._passed_by.discard((slot, whom))
         if wait > 0:
             self._dry[slot, whom] = self._clock.monotonic() + min(wait, 1.0)
         else:
@@ -425,6 +442,11 @@ class DueWorker:
 
     def _may_begin(self, row: Call, document: Document, work: _Work) -> bool:
         """Whether one more call of this row finds a place among those in flight, and whoever is called allows it."""
+        if self._paused(document):
+            place = (work.slot, self._whom(document))
+            self._dry[place] = self._clock.monotonic() + _PAUSED
+            self._passed_by.add(place)
+            return False
         if self._taken[row.name] >= row.concurrency:
             return False
         if row.pace is not None:
@@ -463,7 +485,9 @@ class DueWorker:
             decided = document if open_attempt is not None else row.prepare(document, due, known, now)
             attempt = decided.attempts.get(row.name)
             if attempt is not None:
-                decided.record(row.tell(decided, attempt))
+                # What was told stands on its topic; while its reader is paused, telling it again would only add to it.
+                if open_attempt is None or not self._paused(decided):
+                    decided.record(row.tell(decided, attempt))
                 decided.wake(row.name, now + row.again)
             elif decided.timers.get(row.name) == due.at:
                 decided.rest(row.name)

@@ -11,14 +11,15 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from shared.kit.bus.envelope import CE_SEQUENCE, CE_TYPE
 from shared.kit.bus.port import Record
 from shared.kit.decisions import Due, Facts
 from shared.kit.document import Attempt, Document, Part, derived_id
-from shared.kit.errors import NotFound
+from shared.kit.errors import Conflict, NotFound
 from shared.kit.jobs import Jobs, call
-from shared.kit.store.port import Outcome, Unstorable
+from shared.kit.store.port import Found, Outcome, Store, Unstorable
 from shared.kit.store.repository import Repository
 
 
@@ -175,12 +176,18 @@ class Parking:
 
         return await self._change(id, mark)
 
-    async def discard(self, id: str, by: str) -> Parked:
-        """Give up the first event that waits under a key, on record; those behind it are applied. Raises NotFound."""
+    async def discard(self, id: str, by: str, place: str | None = None) -> Parked:
+        """Give up the first event that waits under a key, on record; those behind it are applied.
+
+        Raises NotFound, and Conflict where ``place`` is given and another event, or timer, stands first by now: so that
+        who asks twice does not give up two.
+        """
         now = self._repository.clock.now()
 
         def give_up(parked: Parked | None) -> Parked:
             document = _waiting(parked)
+            if place is not None and place != first_place(document):
+                raise Conflict("another event stands first under this key by now")
             if document.entries:
                 first = document.entries.pop(0)
                 document.discarded.append(Discarded(place=first.place, reason=first.reason, by=by, at=now))
@@ -209,6 +216,95 @@ class Parking:
                 raise outcome
             if outcome is Outcome.WON:
                 return held.document
+
+
+def first_place(parked: Parked) -> str | None:
+    """Where what holds the others back stands: its place on its topic, or the name of a timer."""
+    return parked.entries[0].place if parked.entries else parked.timer
+
+
+@dataclass(frozen=True, slots=True)
+class Which:
+    """Which parked keys are meant; what is None does not matter.
+
+    ``group`` is the consumer group or ``timer:collection:timer``; ``reason`` a part of the first event's; ``type`` its
+    event type.
+    """
+
+    group: str | None = None
+    reason: str | None = None
+    type: str | None = None
+
+    def __call__(self, raw: Found) -> bool:
+        """Whether this stored key is meant."""
+        told = summary(raw)
+        return (self.reason is None or self.reason in (told["reason"] or "")) and self.type in (None, told["type"])
+
+
+async def waiting(store: Store, which: Which, limit: int) -> list[Found]:
+    """The parked keys that are meant, as they are stored, those that wait longest first."""
+    asked = {"group": which.group} if which.group is not None else {"state": {"$in": _WAITING}}
+    found: list[Found] = []
+    behind: dict[str, Any] = {}
+    while page := await store.find(Parked.collection, {**asked, **behind}, limit=_PAGE):
+        found += [raw for raw in page if raw["state"] in _WAITING and which(raw)]
+        if len(page) < _PAGE:
+            break
+        behind = {"_id": {"$gt": page[-1]["_id"]}}
+    return sorted(found, key=lambda raw: (summary(raw)["since"] or "", raw["_id"]))[:limit]
+
+
+_WAITING = [ParkedState.PARKED.value, ParkedState.REPLAYING.value]
+_PAGE = 500
+
+
+def summary(raw: Found) -> dict[str, Any]:
+    """A stored key as an operator may see it: reasons and places, never what a record holds."""
+    entries = raw["entries"]
+    first = entries[0] if entries else None
+    return {
+        "id": raw["_id"],
+        "group": raw["group"],
+        "key": shown_key(raw["key"]),
+        "state": raw["state"],
+        "events": len(entries),
+        "since": first["at"].isoformat() if first else None,
+        "type": _header(first, CE_TYPE, _EVENT_TYPE) if first else None,
+        "first": _place(first) if first else raw.get("timer"),
+        "reason": first["reason"] if first else raw.get("reason"),
+    }
+
+
+def whole(raw: Found) -> dict[str, Any]:
+    """The same with each event that waits, and each that was given up."""
+    entries = [
+        {
+            "place": _place(entry),
+            "type": _header(entry, CE_TYPE, _EVENT_TYPE),
+            "sequence": _header(entry, CE_SEQUENCE, _NUMBER),
+            "reason": entry["reason"],
+            "at": entry["at"].isoformat(),
+            "bytes": len(entry["value"] or b""),
+        }
+        for entry in raw["entries"]
+    ]
+    discarded = [{**each, "at": each["at"].isoformat()} for each in raw["discarded"]]
+    return {**summary(raw), "entries": entries, "discarded": discarded}
+
+
+def _place(entry: dict[str, Any]) -> str:
+    return f"{entry['topic']}:{entry['partition']}:{entry['offset']}"
+
+
+_EVENT_TYPE = re.compile(r"[a-z-]{1,40}\.[a-z-]{1,60}\.v[0-9]{1,4}")
+_NUMBER = re.compile(r"[0-9]{1,18}")
+
+
+def _header(entry: dict[str, Any], name: str, form: re.Pattern[str]) -> str | None:
+    """A header that has the form which we give it: an unreadable record may say anything anywhere."""
+    told = dict(entry["headers"]).get(name)
+    found = None if told is None else told.decode(errors="replace")
+    return found if found is None or form.fullmatch(found) else "(unreadable)"
 
 
 def _waiting(parked: Parked | None) -> Parked:

@@ -102,10 +102,18 @@ class Performer(Reader):
     """
 
     def __init__(
-        self, service: str, row: Performing, repository: Repository, parking: Parking, telemetry: Telemetry
+        self,
+        service: str,
+        row: Performing,
+        repository: Repository,
+        parking: Parking,
+        telemetry: Telemetry,
+        *,
+        paused: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(f"{service}.{row.role}", [row.event], repository, parking, telemetry)
         self.row = row
+        self._paused = paused
         self._next_at = float("-inf")
         self._outcomes: dict[str, tuple[Any, str | None]] = {}
         """By attempt: what came of calls whose write has not landed yet; a batch that is given again looks here."""
@@ -115,9 +123,10 @@ class Performer(Reader):
         poison: Poisoned = []
         gate = asyncio.Semaphore(self.row.concurrency)
         for jobs in self._portions(await self._jobs(received, poison)):
+            withdrawn = [job for job in jobs if job.withdrawn]
             ready = await self._begun([job for job in jobs if not job.withdrawn])
             await asyncio.gather(*(self._make(job, gate) for job in ready))
-            await self._write([*ready, *(job for job in jobs if job.withdrawn)], poison)
+            await self._write([*ready, *withdrawn], poison)
             for job in ready:
                 self._outcomes.pop(job.attempt, None)
         return poison
@@ -213,6 +222,9 @@ class Performer(Reader):
             return
         async with gate:
             await self._turn()
+            if self._paused():  # Its dispatcher tells of it again, behind what waits on the topic.
+                job.withdrawn = True
+                return
             document: Any = job.held.document
             attempt = document.attempts[self.row.name]
             job.outcome, job.trace = await perform(self._telemetry, self.group, self.row, document, attempt, job.known)

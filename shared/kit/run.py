@@ -9,13 +9,14 @@ import argparse
 import asyncio
 import gc
 import json
-import re
+import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import httpx
 import uvicorn
@@ -29,7 +30,7 @@ from shared.kit.chassis import Chassis
 from shared.kit.clock import Clock, OffsetClock, SystemClock, random_id
 from shared.kit.errors import DomainError
 from shared.kit.outside import client
-from shared.kit.parking import Parked, Parking, shown_key
+from shared.kit.parking import Parked, Parking, Which, summary, waiting, whole
 from shared.kit.service import ALL, API, JOBS, REACTIONS, Part, Service
 from shared.kit.settings import KitSettings
 from shared.kit.shrinking import shrink
@@ -120,6 +121,8 @@ async def serve(name: str, settings: S, build: Callable[[S, httpx.AsyncClient], 
             role=role,
             call_ahead=settings.call_ahead_seconds,
             worker=worker,
+            host=socket.gethostname(),
+            pid=os.getpid(),
         )
         server = uvicorn.Server(uvicorn_config(chassis.app, settings))
         await _prepared(chassis)
@@ -161,16 +164,15 @@ async def parked(store: Store, clock: Clock, arguments: argparse.Namespace) -> i
     parking = Parking(Repository(store, clock, lambda unsent: None))
     try:
         if arguments.action == "list":
-            found = await store.find(Parked.collection, {"state": {"$ne": "clear"}})
-            for raw in found:
-                print(json.dumps(_summary(raw)))  # noqa: T201 - a command's answer
+            for raw in await waiting(store, Which(), limit=1000):
+                print(json.dumps(summary(raw)))  # noqa: T201 - a command's answer
             return 0
         if arguments.action == "show":
             stored = await store.load(Parked.collection, [arguments.id])
             if not stored:
                 print("nothing is parked under this id", file=sys.stderr)  # noqa: T201
                 return 1
-            print(json.dumps(_whole(stored[0]), indent=2))  # noqa: T201
+            print(json.dumps(whole(stored[0]), indent=2))  # noqa: T201
             return 0
         if arguments.action == "replay":
             done = await parking.replay(arguments.id)
@@ -200,44 +202,6 @@ async def shrunk(name: str, settings: S, build: Callable[[S, httpx.AsyncClient],
         return 1
     finally:
         await store.close()
-
-
-def _summary(raw: dict[str, Any]) -> dict[str, Any]:
-    entries = raw["entries"]
-    return {
-        "id": raw["_id"],
-        "group": raw["group"],
-        "key": shown_key(raw["key"]),
-        "state": raw["state"],
-        "events": len(entries),
-        "since": entries[0]["at"].isoformat() if entries else None,
-        "reason": entries[0]["reason"] if entries else raw.get("reason"),
-    }
-
-
-def _whole(raw: dict[str, Any]) -> dict[str, Any]:
-    def shown(entry: dict[str, Any]) -> dict[str, Any]:
-        headers = {name: value.decode(errors="replace") for name, value in entry["headers"]}
-        return {
-            "place": f"{entry['topic']}:{entry['partition']}:{entry['offset']}",
-            "type": _as_ours(headers.get("ce_type"), _EVENT_TYPE),
-            "sequence": _as_ours(headers.get("ce_sequence"), _NUMBER),
-            "reason": entry["reason"],
-            "at": entry["at"].isoformat(),
-            "bytes": len(entry["value"] or b""),
-        }
-
-    discarded = [{**each, "at": each["at"].isoformat()} for each in raw["discarded"]]
-    return {**_summary(raw), "entries": [shown(entry) for entry in raw["entries"]], "discarded": discarded}
-
-
-_EVENT_TYPE = re.compile(r"[a-z-]{1,40}\.[a-z-]{1,60}\.v[0-9]{1,4}")
-_NUMBER = re.compile(r"[0-9]{1,18}")
-
-
-def _as_ours(header: str | None, form: re.Pattern[str]) -> str | None:
-    """A header that has the form which we give it: an unreadable record may say anything anywhere."""
-    return header if header is None or form.fullmatch(header) else "(unreadable)"
 
 
 def arguments_of(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from shared.kit.document import Document, queue_key
 from shared.kit.jobs import Jobs
 from shared.kit.metrics import Counted
+from shared.kit.pausing import Pausable
 from shared.kit.performing import Performing
 from shared.kit.reactions import Reactions
 
@@ -48,11 +49,13 @@ class Service:
     performing: tuple[Performing, ...] = ()
     roles: Mapping[str, Part] = field(default_factory=dict)
     counts: tuple[Counted, ...] = ()
+    pausable: tuple[Pausable, ...] = ()
 
     def __post_init__(self) -> None:
         known = set(self.documents)
         used = {table.document for table in self.reactions} | {table.document for table in self.jobs}
         used |= {row.document for row in self.performing}
+        used |= {document for kind in self.pausable for document in kind.of}
         if used - known:
             raise ValueError(f"{self.name} has tables for documents that it does not declare: {used - known}")
         collections = [document.collection for document in self.documents]

@@ -34,6 +34,7 @@ class KitSettings(BaseSettings):
     otel_exporter_otlp_endpoint: str | None = None
     trace_sample_ratio: float = Field(0.1, ge=0, le=1)
     signals_seconds: float = Field(10.0, gt=0, description="how often lag, ages and what is parked are looked at")
+    orders_seconds: float = Field(1.0, gt=0, description="how often a process asks what operators have ordered")
     log_level: str = "INFO"
 
     batch_records: int = Field(500, ge=1)

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
@@ -23,7 +23,20 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaAckableMessage
 
 from shared.kit import metrics
-from shared.kit.bus.port import Batch, Handler, Lag, Message, Positions, PublishFailed, ReadFailed, Record
+from shared.kit.bus import desk
+from shared.kit.bus.port import (
+    Batch,
+    GoingBack,
+    Handler,
+    Lag,
+    Message,
+    Place,
+    Positions,
+    PublishFailed,
+    ReadFailed,
+    Record,
+    Topic,
+)
 from shared.kit.bus.watching import Unread, Watch, cut
 from shared.kit.telemetry import Telemetry, log, where_raised
 
@@ -100,6 +113,7 @@ class KafkaBus:
         self._reached = True
         """Whether the broker answered when it was last asked from outside."""
         self._subscriptions: list[_Subscription] = []
+        self._paused: set[str] = set()
         self._topic_partitions: dict[str, list[int]] = {}
         self._lag: list[Lag] = []
 
@@ -204,12 +218,40 @@ class KafkaBus:
 
     def subscribe(self, group: str, topics: Sequence[str], handler: Handler, *, max_records: int = 500) -> None:
         """Have a consumer group read topics from their beginning."""
-        self._subscriptions.append(
-            _Subscription(group, tuple(topics), handler, max_records, self.positions, self._timed)
-        )
+        subscription = _Subscription(group, tuple(topics), handler, max_records, self.positions, self._timed)
+        subscription.paused = group in self._paused
+        self._subscriptions.append(subscription)
 
-    async def history(self, topic: str) -> AsyncIterator[Batch]:
-        """All that stands on a topic, from its beginning to its end as it is found."""
+    def pause(self, group: str) -> None:
+        """Read nothing more for a group of this process until ``resume``."""
+        self._paused.add(group)
+        for subscription in self._of(group):
+            subscription.pause(True)
+
+    def resume(self, group: str) -> None:
+        """Read on for a group, from where it stood."""
+        self._paused.discard(group)
+        for subscription in self._of(group):
+            subscription.pause(False)
+
+    def go_back(self, group: str, order: GoingBack) -> None:
+        """Have this process's partitions of a group read again."""
+        for subscription in self._of(group):
+            subscription.order(order)
+
+    def _of(self, group: str) -> list[_Subscription]:
+        return [subscription for subscription in self._subscriptions if subscription.group == group]
+
+    async def standing(self, group: str, topics: Sequence[str], at: datetime) -> list[Place]:
+        """How far a group has read topics, as the broker tells whoever asks."""
+        return await desk.standing(self._servers, self._client_id, group, topics, at)
+
+    async def described(self, topics: Sequence[str]) -> list[Topic]:
+        """Those of these topics that there are."""
+        return await desk.described(self._servers, self._client_id, topics)
+
+    async def history(self, topic: str, keys: Collection[str] | None = None) -> AsyncGenerator[Batch]:
+        """All that stands on a topic, or on the partitions of these keys, to its end as it is found."""
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self._servers,
             client_id=self._client_id,
@@ -220,7 +262,11 @@ class KafkaBus:
         )
         try:
             await consumer.start()
-            parts = [TopicPartition(topic, part) for part in sorted(await self._partitions_of(consumer, topic))]
+            there = sorted(await self._partitions_of(consumer, topic))
+            wanted = there if keys is None else sorted({partition_of(key, there) for key in keys})
+            if not wanted:
+                return
+            parts = [TopicPartition(topic, part) for part in wanted]
             consumer.assign(parts)
             await consumer.seek_to_beginning(*parts)
             async for batch in self._to_the_end(consumer, await consumer.end_offsets(parts)):
@@ -480,9 +526,31 @@ class _Subscription:
         self.lost = False
         self._seen: dict[TopicPartition, int] = {}
         self._still_since = float("-inf")
+        self.paused = False
         self._handler = handler
         self._timed = timed
         self._waiting_at: Any = None
+        self._order: GoingBack | None = None
+        self._gone_back: set[str] = set()
+
+    def pause(self, paused: bool) -> None:
+        """Have it read from nowhere, or read on; also what a read under way finds waits."""
+        self.paused = paused
+        if self._waiting_at is not None:
+            self._keep_pause(self._waiting_at)
+
+    def _keep_pause(self, consumer: AIOKafkaConsumer) -> None:
+        if self.paused:
+            consumer.pause(*consumer.assignment())  # also what a rebalance has brought meanwhile
+        elif stopped := consumer.paused():
+            consumer.resume(*stopped)
+
+    def order(self, order: GoingBack) -> None:
+        """Take an order to go back; one that is known only tells what others have done of it."""
+        if self._order is None or self._order.number != order.number:
+            self._gone_back = set()
+        self._order = order
+        self._gone_back |= order.done
 
     def places(self) -> dict[TopicPartition, int]:
         """The partitions that this member has, and the next offset of each that it has not committed."""
@@ -509,7 +577,7 @@ class _Subscription:
         """
         moved = any(self._seen.get(place, offset) != offset for place, offset in places.items())
         self._seen |= places
-        if moved or not behind:
+        if moved or not behind or self.paused:
             self.replaced, self.lost = 0, False
         elif not self.handling:
             return now - self._still_since >= patience * (1 << self.replaced)
@@ -527,12 +595,41 @@ class _Subscription:
         read, self._waiting_at = consumer.getmany, consumer
 
         async def until_there_is(*, timeout_ms: int, max_records: int | None) -> Any:
-            while not (found := await read(timeout_ms=_PATIENCE_MS, max_records=max_records)):
-                if self.stopping.is_set():
-                    break
-            return found
+            while True:
+                await self._heed(consumer)
+                found = await read(timeout_ms=_PATIENCE_MS, max_records=max_records)
+                if found or self.stopping.is_set():
+                    return found
 
         consumer.getmany = until_there_is
+
+    async def _heed(self, consumer: AIOKafkaConsumer) -> None:
+        """Between two batches: read from nowhere while paused, and go back where that was ordered."""
+        try:
+            self._keep_pause(consumer)
+            if self._order is not None:
+                await self._go_back(consumer, self._order)
+        except Exception as error:  # As in the middle of a rebalance: it is tried again before the next read.
+            log.info("orders.wait", group=self.group, error=where_raised(error))
+
+    async def _go_back(self, consumer: AIOKafkaConsumer, order: GoingBack) -> None:
+        """Set the positions of what this process holds back, commit them, and tell."""
+        left = {
+            place: partition
+            for partition in consumer.assignment()
+            if (place := f"{partition.topic}:{partition.partition}") not in self._gone_back
+        }
+        if not left:
+            return
+        since = await desk.since(consumer, left.values(), order.to)
+        for place, partition in left.items():
+            stands = await consumer.position(partition)
+            offset = min(stands, since.get(partition, stands))
+            consumer.seek(partition, offset)
+            await consumer.commit({partition: offset})
+            self.consumed[place] = offset
+            await order.moved(place, offset)
+            self._gone_back.add(place)
 
     async def parse(self, records: Any) -> KafkaAckableMessage:
         """A FastStream message around raw records; nothing in it is decoded."""

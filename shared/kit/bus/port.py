@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -65,6 +65,50 @@ class Lag:
     oldest: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One partition, as the broker tells it of a group.
+
+    ``begin`` and ``end`` are the offsets of the first record kept and behind the last, ``committed`` the group's next
+    one to read, ``since`` the first record at or after the time that was asked about: ``end`` where there is none.
+    """
+
+    topic: str
+    partition: int
+    begin: int
+    end: int
+    committed: int
+    since: int
+
+    @property
+    def name(self) -> str:
+        """``topic:partition``."""
+        return f"{self.topic}:{self.partition}"
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic as the broker has it; ``replication`` is the least of its partitions'."""
+
+    name: str
+    partitions: int
+    replication: int
+
+
+@dataclass(frozen=True, slots=True)
+class GoingBack:
+    """That a group is to read again from its first record at or after ``to``.
+
+    ``number`` tells one order from another; ``done`` are the partitions that have gone back already, ``moved`` is told
+    of each one more and of its new position, once that is committed.
+    """
+
+    number: int
+    to: datetime
+    done: frozenset[str]
+    moved: Callable[[str, int], Awaitable[None]]
+
+
 class Bus(Protocol):
     """A connection to the broker."""
 
@@ -86,11 +130,38 @@ class Bus(Protocol):
         """Have a consumer group read topics from their beginning. To be called before ``start``."""
         ...
 
-    def history(self, topic: str) -> AsyncIterator[Batch]:
+    def pause(self, group: str) -> None:
+        """Read nothing more for a group until ``resume``; this process stays a member. Before ``subscribe``, too."""
+        ...
+
+    def resume(self, group: str) -> None:
+        """Read on for a group, from where it stood."""
+        ...
+
+    def go_back(self, group: str, order: GoingBack) -> None:
+        """Have this process's partitions of a group, now and as it gets more, read again; never forward, which loses.
+
+        To be called after ``start``. Done between two batches; a newer order takes the place of an older.
+        """
+        ...
+
+    async def standing(self, group: str, topics: Sequence[str], at: datetime) -> list[Place]:
+        """How far a group has read those of these topics that there are, as the broker tells whoever asks.
+
+        Needs no ``start``. Raises ReadFailed where the broker does not answer.
+        """
+        ...
+
+    async def described(self, topics: Sequence[str]) -> list[Topic]:
+        """Those of these topics that there are. Needs no ``start``. Raises ReadFailed."""
+        ...
+
+    def history(self, topic: str, keys: Collection[str] | None = None) -> AsyncGenerator[Batch]:
         """All that stands on a topic, from its beginning to its end as it is found, in order by partition.
 
-        In no group: nothing is committed, and no reader is disturbed. Needs no ``start``. What is published meanwhile
-        may come too. Raises ReadFailed where the topic is missing or its end cannot be reached.
+        Of ``keys``, where given, all that stands on their partitions. In no group: nothing is committed, and no reader
+        is disturbed. Needs no ``start``. What is published meanwhile may come too. Raises ReadFailed where the topic is
+        missing or its end cannot be reached.
         """
         ...
 

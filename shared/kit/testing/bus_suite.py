@@ -10,16 +10,19 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 
 import pytest
 
-from shared.kit.bus.port import Batch, Bus, Message, PublishFailed, ReadFailed, Record
+from shared.kit.bus.port import Batch, Bus, GoingBack, Message, PublishFailed, ReadFailed, Record
 
 Connect = Callable[[], Bus]
 
 PARTITIONS = 3
 SECONDS = 60.0
 """How long to wait for what must come; a group's members need some seconds to find each other."""
+
+LONG_AGO, IN_A_LONG_TIME = datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 
 REFUSED = b"x" * (2 * 1024 * 1024)
 """More than the broker takes."""
@@ -470,6 +473,89 @@ class BusSuite:
         assert [batch async for batch in bus.history(topic)] == []
         with pytest.raises(ReadFailed):
             _ = [batch async for batch in bus.history(f"{topic}.missing")]
+
+    async def test_of_some_keys_there_is_the_history_of_their_partitions(self, connect: Connect, topic: str) -> None:
+        bus = connect()
+        await bus.ensure([topic])
+        await bus.start()
+        await put(bus, messages(topic, 60))
+        found = [record async for batch in bus.history(topic, ["key-3"]) for record in batch]
+        await bus.stop()
+        assert [int(value or b"") for value in values(found) if int(value or b"") % 12 == 3] == [3, 15, 27, 39, 51]
+        assert len({record.partition for record in found}) == 1
+        assert [batch async for batch in connect().history(topic, [])] == []
+
+    async def test_a_paused_group_reads_nothing_and_goes_on_where_it_stood(self, connect: Connect, topic: str) -> None:
+        bus, reader, other = connect(), Reader(), Reader()
+        await bus.ensure([topic])
+        bus.subscribe(f"{topic}.group", [topic], reader)
+        bus.subscribe(f"{topic}.other", [topic], other)
+        await bus.start()
+        await put(bus, messages(topic, 20))
+        await reader.until_taken(20)
+
+        bus.pause(f"{topic}.group")
+        held = connect()
+        await put(bus, messages(topic, 30))
+        await other.until_taken(50)
+        assert len(reader.taken) == 20
+        waiting = await held.standing(f"{topic}.group", [topic], LONG_AGO)
+        assert sum(place.end - place.committed for place in waiting) in range(1, 31)  # a broker may tell an end late
+
+        bus.resume(f"{topic}.group")
+        await reader.until_taken(50)
+        await bus.stop()
+        assert len(reader.taken) == 50
+
+    async def test_a_group_goes_back_to_a_time_tells_of_each_partition_and_reads_on(
+        self, connect: Connect, topic: str
+    ) -> None:
+        bus, reader = connect(), Reader()
+        await bus.ensure([topic])
+        bus.subscribe(f"{topic}.group", [topic], reader)
+        await bus.start()
+        await put(bus, messages(topic, 24))
+        await reader.until_taken(24)
+        moved: dict[str, int] = {}
+        done = asyncio.Event()
+
+        async def told(place: str, offset: int) -> None:
+            moved[place] = offset
+            if len(moved) == PARTITIONS:
+                done.set()
+
+        bus.go_back(f"{topic}.group", GoingBack(1, LONG_AGO, frozenset(), told))
+        await reader.until(lambda: len(reader.taken) == 48)
+        await asyncio.wait_for(done.wait(), SECONDS)
+        assert moved == {f"{topic}:{partition}": 0 for partition in range(PARTITIONS)}
+        bus.go_back(f"{topic}.group", GoingBack(1, LONG_AGO, frozenset(moved), told))
+        await put(bus, messages(topic, 1))
+        await reader.until_taken(25)
+        await bus.stop()
+        assert len(reader.taken) == 49, "an order is carried out once"
+
+    async def test_the_broker_tells_how_far_a_group_has_read_and_what_topics_are_like(
+        self, connect: Connect, topic: str
+    ) -> None:
+        bus, reader = connect(), Reader()
+        await bus.ensure([topic])
+        group = f"{topic}.group"
+        bus.subscribe(group, [topic], reader)
+        await bus.start()
+        await put(bus, messages(topic, 12))
+        await reader.until_taken(12)
+        await bus.stop()
+
+        asking = connect()
+        read = await asking.standing(group, [topic, f"{topic}.missing"], LONG_AGO)
+        assert sum(place.committed for place in read) == 12
+        assert [place.since for place in read] == [0] * PARTITIONS
+        assert sorted(place.name for place in read) == [f"{topic}:{partition}" for partition in range(PARTITIONS)]
+        unread = await asking.standing(f"{topic}.nobody", [topic], IN_A_LONG_TIME)
+        assert [place.committed for place in unread] == [0] * PARTITIONS
+        assert all(place.since == place.end for place in unread)
+        (described,) = await asking.described([topic, f"{topic}.missing"])
+        assert (described.name, described.partitions, described.replication) == (topic, PARTITIONS, 1)
 
     async def test_ensuring_topics_again_keeps_what_is_on_them(self, connect: Connect, topic: str) -> None:
         bus, reader = connect(), Reader()

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from shared.kit.bus.kafka import partition_of
-from shared.kit.bus.port import Batch, Handler, Lag, Message, Positions, PublishFailed, ReadFailed, Record
+from shared.kit.bus.port import (
+    Batch,
+    GoingBack,
+    Handler,
+    Lag,
+    Message,
+    Place,
+    Positions,
+    PublishFailed,
+    ReadFailed,
+    Record,
+    Topic,
+)
 from shared.kit.testing.memory_store import Gate
 
 Refuses = Callable[[Message], bool]
@@ -65,6 +77,11 @@ class MemoryBroker:
         """The partition that Kafka's own partitioner gives a key."""
         return partition_of(key, list(range(self.partitions)))
 
+    def since(self, topic: str, partition: int, at: datetime) -> int:
+        """The offset of the first record at or after a time; behind the last where there is none."""
+        end = len(self.topic(topic)[partition])
+        return next((offset for offset in range(end) if self.appended_at[topic, partition, offset] >= at), end)
+
     def rewind(self) -> None:
         """Have every group read every topic from its start again."""
         for group in self.groups.values():
@@ -93,6 +110,8 @@ class _Subscription:
     empty_at: int = -1
     """How many records the broker had when there was nothing to read."""
     next: dict[tuple[str, int], int] = field(default_factory=dict)
+    order: GoingBack | None = None
+    gone_back: set[str] = field(default_factory=set)
 
 
 class MemoryBus:
@@ -115,6 +134,7 @@ class MemoryBus:
         self._running = running
         self._backoff = backoff
         self._subscriptions: dict[str, _Subscription] = {}
+        self._paused: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._started = False
         self._reading = False
@@ -153,12 +173,62 @@ class MemoryBus:
         """Have a consumer group read topics from their beginning."""
         self._subscriptions[group] = _Subscription(group, tuple(topics), handler, max_records)
 
-    async def history(self, topic: str) -> AsyncIterator[Batch]:
-        """All that stands on a topic, a batch a partition."""
+    def pause(self, group: str) -> None:
+        """Read nothing more for a group."""
+        self._paused.add(group)
+
+    def resume(self, group: str) -> None:
+        """Read on for a group."""
+        self._paused.discard(group)
+        self.arrived.set()
+
+    def go_back(self, group: str, order: GoingBack) -> None:
+        """Have this client's partitions of a group read again, before it reads on."""
+        subscription = self._subscriptions[group]
+        if subscription.order is None or subscription.order.number != order.number:
+            subscription.gone_back = set()
+        subscription.order = order
+        subscription.gone_back |= order.done
+        self.arrived.set()
+
+    async def _heed(self, subscription: _Subscription) -> None:
+        order, group = subscription.order, self.broker.groups[subscription.name]
+        if order is None or self not in group.members:
+            return
+        for topic, partition in self._assigned(subscription):
+            place = f"{topic}:{partition}"
+            if place in subscription.gone_back:
+                continue
+            stands = group.committed.get((topic, partition), 0)
+            offset = min(stands, self.broker.since(topic, partition, order.to))
+            group.committed[topic, partition] = subscription.next[topic, partition] = offset
+            subscription.empty_at = -1
+            self.positions.consumed.setdefault(subscription.name, {})[place] = offset
+            await order.moved(place, offset)
+            subscription.gone_back.add(place)
+
+    async def standing(self, group: str, topics: Sequence[str], at: datetime) -> list[Place]:
+        """How far a group has read topics."""
+        known = self.broker.groups.get(group)
+        committed = known.committed if known is not None else {}
+        return [
+            Place(topic, n, 0, len(log), committed.get((topic, n), 0), self.broker.since(topic, n, at))
+            for topic in topics
+            if topic in self.broker.topics
+            for n, log in enumerate(self.broker.topic(topic))
+        ]
+
+    async def described(self, topics: Sequence[str]) -> list[Topic]:
+        """Those of these topics that there are."""
+        return [Topic(topic, len(self.broker.topics[topic]), 1) for topic in topics if topic in self.broker.topics]
+
+    async def history(self, topic: str, keys: Collection[str] | None = None) -> AsyncGenerator[Batch]:
+        """All that stands on a topic, or on the partitions of these keys, a batch a partition."""
         if topic not in self.broker.topics:
             raise ReadFailed(f"there is no topic {topic}")
-        for log in self.broker.topic(topic):
-            if log:
+        wanted = None if keys is None else {self.broker.partition_of(key) for key in keys}
+        for partition, log in enumerate(self.broker.topic(topic)):
+            if log and (wanted is None or partition in wanted):
                 yield list(log)
 
     async def start(self) -> None:
@@ -244,6 +314,8 @@ class MemoryBus:
     def waiting(self, group: str) -> bool:
         """Whether there is something for this client to read."""
         subscription = self._subscriptions[group]
+        if group in self._paused:
+            return False
         known = subscription.generation == self.broker.groups[group].generation
         return not (known and subscription.empty_at == self.broker.appended) and bool(self._fetch(subscription))
 
@@ -267,6 +339,9 @@ class MemoryBus:
     async def step(self, name: str, *, max_records: int | None = None) -> int:
         """Read a batch, hand it over, commit. Returns how many records were committed; raises what the handler does."""
         subscription = self._subscriptions[name]
+        await self._heed(subscription)
+        if name in self._paused:
+            return 0
         records = self._fetch(subscription)[: max_records or subscription.max_records]
         if not records:
             return 0

@@ -27,8 +27,11 @@ Json = dict[str, Any]
 ABSENT = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 """A well-formed id of nothing."""
 
-NOT_OURS = frozenset({"leases", "audit", "requests"})
+NOT_OURS = frozenset({"leases", "audit", "requests", "process"})
 """Collections that are written while nothing changes: who works on what, and who has read what."""
+
+OPERATED = "prior_authorization"
+"""The service whose doors for operators are looked at: the kit makes the same for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ def doors(service: str) -> tuple[Door, ...]:
         Door(service, method, route.path, route.endpoint.roles, route.body_field is not None)
         for route in routes(harness(service).chassis.app)
         for method in sorted(route.methods)
-        if route.endpoint.roles
+        if route.endpoint.roles and (service == OPERATED or not route.path.startswith("/operations/"))
     )
 
 
@@ -291,6 +294,14 @@ BODIES: dict[tuple[str, str, str], Json] = {
     ("prior_authorization", "POST", "/authorizations/{id}/supply"): {"supplies": [{"wanted": 1, "attachments": [1]}]},
     ("prior_authorization", "POST", "/authorizations/{id}/update"): {"change": [{"sequence": 1, "quantity": 3}]},
     ("prior_authorization", "POST", "/payers/{payer_id}/notifications"): NOTIFICATION,
+    ("prior_authorization", "POST", "/operations/parked/replay"): {"ids": [SLOT]},
+    ("prior_authorization", "POST", "/operations/parked/discard"): {"keys": [{"id": SLOT, "first": "a.events:0:1"}]},
+    ("prior_authorization", "POST", "/operations/paused"): {"kind": "payer", "name": "acme", "state": "paused"},
+    ("prior_authorization", "POST", "/operations/going-back"): {
+        "group": "prior_authorization.authorization",
+        "since": "2026-03-02T15:00:00Z",
+    },
+    ("prior_authorization", "POST", "/operations/topics"): {"dry_run": True},
     ("prior_authorization", "POST", "/requirements"): {
         "payer_id": "acme-health",
         "system": "http://www.ama-assn.org/go/cpt",
