@@ -30,7 +30,13 @@ class Certification(StrEnum):
     CANCEL = "3"
     EXTENSION = "4"
     INITIAL = "I"
+    RENEWAL = "R"
     REVISED = "S"
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it follows no other claim."""
+        return self in (Certification.INITIAL, Certification.RENEWAL)
 
     @property
     def is_appeal(self) -> bool:

@@ -7,8 +7,8 @@ is restarted would miss what happened meanwhile.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import httpx
@@ -36,6 +36,7 @@ class Parcel:
     due: datetime
     note: Callable[[datetime, int | None], None]
     tries: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def taken(status: int | None) -> bool:
@@ -90,7 +91,7 @@ class Outbound:
                 self._waiting.append(parcel)
 
     async def _post(self, parcel: Parcel) -> int | None:
-        headers = {"Content-Type": parcel.content_type, "Idempotency-Key": parcel.key}
+        headers = {**parcel.headers, "Content-Type": parcel.content_type, "Idempotency-Key": parcel.key}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token()}"
         try:

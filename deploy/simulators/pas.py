@@ -145,9 +145,9 @@ def read_submission(raw: object, *, strict: bool) -> Submission:
         with flaws.gather():
             certification = _certification(claim)
     related_path = f"{claim.path}.related[0].claim"
-    if certification is Certification.INITIAL and related is not None:
+    if certification.is_first and related is not None:
         flaws.add(related_path, "must be absent in an initial request")
-    if certification is not Certification.INITIAL and related is None:
+    if not certification.is_first and related is None:
         flaws.add(related_path, "is required")
     flaws.refuse("The PAS request cannot be taken")
     return Submission(

@@ -21,7 +21,6 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from pydantic import Field
 
 from deploy.simulators.adjudication import (
-    Certification,
     Script,
     action_for,
     decides_at,
@@ -247,7 +246,17 @@ class Payer:
             self._journal.write(at, "notification", {"id": case.entry.id, "claim": ruling.claim, "status": status})
 
         url = (self._notify_url or "").replace("{payer_id}", case.entry.payer_id)
-        self._outbound.add(Parcel(key, url, json.dumps(content).encode(), FHIR_JSON, ruling.at, note))
+        headers = self._subscribed_headers(case.entry.payer_id)
+        self._outbound.add(Parcel(key, url, json.dumps(content).encode(), FHIR_JSON, ruling.at, note, headers=headers))
+
+    def _subscribed_headers(self, payer_id: str) -> dict[str, str]:
+        """The headers that the subscription wants with each notification (FHIR R4: Subscription.channel.header)."""
+        lines: list[str] = []
+        for (payer, _), resource in self.subscriptions.items():
+            channel = resource.get("channel")
+            given = channel.get("header") if payer == payer_id and isinstance(channel, dict) else None
+            lines += given if isinstance(given, list) else []
+        return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
     def _script(self, member_id: str) -> Script:
         return self._scripts.get(member_id) or script_of_member(member_id)
@@ -344,7 +353,7 @@ class Payer:
         return self._record(case, submission, script, ReviewAction.PENDED, now)
 
     def _case_for(self, payer_id: str, submission: Submission) -> Case:
-        if submission.certification is Certification.INITIAL:
+        if submission.certification.is_first:
             entry = Authorization(payer_id=payer_id, id=submission.attempt_id, member_id=submission.member_id)
             self.ledger.authorizations.append(entry)
             return Case(entry)

@@ -74,6 +74,7 @@ from services.prior_authorization.model.people import (
 )
 from services.prior_authorization.model.visits import Visit, VisitStatus
 from services.prior_authorization.model.wanted import Wanted
+from services.prior_authorization.pas.subscriptions import Secrets
 from shared.contracts.base import Coding
 from shared.kit import shown
 from shared.kit.api import Call, CallContext, DocumentId, Reply, Routes
@@ -221,9 +222,15 @@ class EvidenceBody(BaseModel):
     items: Annotated[tuple[EvidenceItem, ...], Field(min_length=1, max_length=20)]
 
 
-def routes(rules: RuleBook, notifier: str, asker: Asker) -> tuple[Routes, ...]:
-    """All routes of this service, under these rules; ``notifier`` may notify for any payer, ``asker`` asks payers."""
-    return requirements.routes(rules), _authorizations(rules), payers.routes(rules, notifier), fhir_api.routes(asker)
+def routes(rules: RuleBook, notifier: str, asker: Asker, secrets: Secrets) -> tuple[Routes, ...]:
+    """All routes of this service, under these rules; ``notifier`` may notify for any payer, ``asker`` asks them, and
+    ``secrets`` are those of our subscriptions."""
+    return (
+        requirements.routes(rules),
+        _authorizations(rules),
+        payers.routes(rules, notifier, secrets),
+        fhir_api.routes(asker),
+    )
 
 
 def _authorizations(rules: RuleBook) -> Routes:
@@ -436,6 +443,7 @@ def view(document: Authorization) -> dict[str, Any]:
         "items": [_item(item) for item in document.items],
         "update": _claim(document.update) if document.update else None,
         "replaces": document.replaces,
+        "renews": document.renews,
         "units_requested": document.quantity,
         "expedited": document.expedited,
         "requested_at": shown.instant(document.requested_at),

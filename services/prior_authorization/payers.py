@@ -17,6 +17,7 @@ from services.prior_authorization.model.payer import HearPayer, hear, payer_key,
 from services.prior_authorization.model.refused import BadInput
 from services.prior_authorization.model.subscription import Subscribe, Subscription, subscribe, subscription_key
 from services.prior_authorization.pas.reading import Notification, read_notification
+from services.prior_authorization.pas.subscriptions import PROOF_HEADER, Secrets
 from shared.kit import shown
 from shared.kit.api import Call, Reply, Routes
 from shared.kit.auth import Role
@@ -27,8 +28,8 @@ READERS = frozenset({Role.COORDINATOR, Role.CLINICIAN, Role.SCHEDULER, Role.AUDI
 PayerId = Annotated[str, Path(pattern=r"^[A-Za-z0-9.-]{1,64}$")]
 
 
-def routes(rules: RuleBook, notifier: str) -> Routes:
-    """The routes under ``/payers``; ``notifier`` may notify for any payer."""
+def routes(rules: RuleBook, notifier: str, secrets: Secrets) -> Routes:
+    """The routes under ``/payers``; ``notifier`` may notify for any payer, ``secrets`` are our subscriptions'."""
     found = Routes(prefix="/payers", tags=("payers",))
 
     @found.put("/{payer_id}/subscription", roles={Role.OPERATOR, Role.COORDINATOR})
@@ -55,12 +56,14 @@ def routes(rules: RuleBook, notifier: str) -> Routes:
     async def notified(payer_id: PayerId, body: dict[str, Any], request: Request, call: Call) -> Reply:
         """A PAS subscription notification. Taking the same one again changes nothing.
 
-        403 where the caller does not speak for this payer, 404 where it answers no claim that this payer was sent, 422
-        where it is malformed or cannot be used: nothing is changed then but the record of what was refused, and the
-        payer's own retry or our next inquiry brings it again.
+        403 where the caller does not speak for this payer or lacks its subscription's secret, 404 where it answers no
+        claim that this payer was sent, 422 where it is malformed or cannot be used: nothing is changed then but the
+        record of what was refused, and the payer's own retry or our next inquiry brings it again.
         """
         if call.caller.subject not in (notifier, f"payer:{payer_id}"):
             raise Forbidden("this caller does not speak for this payer")
+        if secrets.wanted(payer_id):
+            await _check_secret(call, secrets, payer_id, request.headers.get(PROOF_HEADER))
         notification = read_notification(body)
         key = _key(notification, await request.body())
         known = [await _addressed(call, payer_id, answer, place) for place, answer in enumerate(notification.answers)]
@@ -74,6 +77,14 @@ def routes(rules: RuleBook, notifier: str) -> Routes:
         return Reply(200, {"taken": [document.id for document, _ in known]})
 
     return found
+
+
+async def _check_secret(call: Call, secrets: Secrets, payer_id: str, given: str | None) -> None:
+    """Raises Forbidden without the secret of the subscription that stands, or of the one that is being asked for."""
+    kept = await call.find(Subscription, "payer_id", payer_id, limit=1)
+    ends = {kept[0].ends_at, kept[0].until} if kept else set()
+    if not secrets.proves(payer_id, given, ends):
+        raise Forbidden("this is not the secret of our subscription at this payer")
 
 
 def _key(notification: Notification, content: bytes) -> str | None:

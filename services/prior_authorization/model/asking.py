@@ -11,12 +11,12 @@ from collections.abc import Container, Iterable, Sequence
 from datetime import date, datetime
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from services.prior_authorization.model.authorization import Authorization, Kind, State, Submission, seal, start_clock
 from services.prior_authorization.model.deciding import UPDATABLE, to_cancel
 from services.prior_authorization.model.items import FIRST, Attachment, Item, Provider, ServiceKind, next_sequence
-from services.prior_authorization.model.lifetime import ask_for_visits, continuity_of
+from services.prior_authorization.model.lifetime import ask_for_visits, continuity_of, granted, units
 from services.prior_authorization.model.opening import assess_all, start
 from services.prior_authorization.model.rules import RuleBook
 from services.prior_authorization.model.wanted import WANTED, Wanted
@@ -95,7 +95,8 @@ class AskedProvider(_Asked):
 
 class Open(_Asked):
     """Ask a payer for approval of these services. ``replaces`` names the one that this one follows: a denied one,
-    or one of another payer that no longer covers the patient."""
+    or one of another payer that no longer covers the patient. ``renews`` names an approved one of the same payer that
+    is used up, or over: what has units left for a visit behind its end is extended."""
 
     patient_id: Id
     coverage_id: Id
@@ -105,6 +106,13 @@ class Open(_Asked):
     providers: Annotated[tuple[AskedProvider, ...], Field(max_length=14)] = ()
     expedited: bool = False
     replaces: Id | None = None
+    renews: Id | None = None
+
+    @model_validator(mode="after")
+    def _follows_one(self) -> Open:
+        if self.replaces is not None and self.renews is not None:
+            raise ValueError("replaces one or renews one")
+        return self
 
 
 class OpenAs(Open):
@@ -147,8 +155,8 @@ class Supply(_Asked):
 
 
 def replaced(command: OpenAs, document: Authorization | None) -> Iterable[Want]:
-    """The authorization that the new one replaces."""
-    return () if command.replaces is None else (Ref(Authorization, command.replaces),)
+    """The authorization that the new one replaces or renews."""
+    return tuple(Ref(Authorization, id) for id in (command.replaces, command.renews) if id is not None)
 
 
 def open_directly(
@@ -156,12 +164,13 @@ def open_directly(
 ) -> Authorization:
     """Open an authorization that no referral asked for, or one that takes the place of a denied one.
 
-    Raises Invalid where an item points at what is not there or ``replaces`` names none of the patient's, Conflict where
-    the one it names was not denied.
+    Raises Invalid where an item points at what is not there, or ``replaces`` or ``renews`` names none of the patient's;
+    Conflict where the one replaced was not denied, or the one renewed is not approved, or still in use.
     """
     items = tuple(asked.numbered(sequence) for sequence, asked in enumerate(command.items, FIRST))
     _check(items, len(command.diagnoses), len(command.providers))
-    before = _replaced(command, facts)
+    renewed = _renewed(command, facts, now)
+    before = renewed or _replaced(command, facts)
     opened = Authorization(
         id=command.id,
         # Whoever relies on the one that was denied relies on this one; nobody's referral has this one's own id.
@@ -175,6 +184,8 @@ def open_directly(
         expedited=command.expedited,
         replaces=command.replaces,
         continuity=continuity_of(before) if before is not None and before.payer_id != command.payer_id else None,
+        renews=command.renews,
+        renewed_number=renewed.current.number if renewed is not None and renewed.current is not None else None,
         opened_for=command.payer_id,
         share=rules.share_of(command.payer_id, command.id),
         requested_at=now,
@@ -206,6 +217,23 @@ def _replaced(command: OpenAs, facts: Facts) -> Authorization | None:
     left = before.transferred_to is not None and before.payer_id != command.payer_id
     if before.state not in DENIED and not left:
         raise Conflict("only a denied authorization is replaced, or one of another payer; any other is updated")
+    return before
+
+
+def _renewed(command: OpenAs, facts: Facts, now: datetime) -> Authorization | None:
+    if command.renews is None:
+        return None
+    before = facts.get(Authorization, command.renews)
+    known = before is not None and (before.patient_id, before.payer_id) == (command.patient_id, command.payer_id)
+    if before is None or not known:
+        raise Invalid("there is nothing to renew", flaws=[Flaw("renews", "names none of the patient's at this payer")])
+    ruling = granted(before)
+    if ruling is None:
+        raise Conflict("only an approved authorization is renewed")
+    whole, used, _ = units(before)
+    over = ruling.valid_to is not None and ruling.valid_to < before.terms.calendar.day(now)
+    if used < whole and not over:
+        raise Conflict("it has units left and is not over; update it instead")
     return before
 
 

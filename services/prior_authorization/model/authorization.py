@@ -257,6 +257,10 @@ class Authorization(Document):
     """How many updates were asked for."""
     replaces: str | None = None
     """The denied authorization that this one was opened in place of."""
+    renews: str | None = None
+    """The approved authorization whose care goes on with this one."""
+    renewed_number: str | None = None
+    """The payer's number of that one."""
     claim_ids: tuple[str, ...] = ()
     """The identifiers of all claims that a payer may have, those that call one off too."""
     claim_id: str | None = None

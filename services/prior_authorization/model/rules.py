@@ -151,6 +151,7 @@ class PayerTerms(Row):
     when nothing of the payer is open any more. ``poll_minutes``: one request is not asked about more often than that.
     ``closed`` are days off beside federal holidays. ``rating_period`` is the month and day (``07-01``) on which a
     Medicaid or CHIP managed care plan's rating periods start. ``notifies``: it takes a subscription to its decisions.
+    ``notify_secret``: it sends the secret that the subscription names along with each notification.
     """
 
     payer: str = ANY
@@ -164,6 +165,7 @@ class PayerTerms(Row):
     closed: tuple[date, ...] = ()
     poll_minutes: int = Field(15, ge=1, le=720)
     notifies: bool = False
+    notify_secret: bool = False
     shares: int = Field(1, ge=1, le=64)
     retrospective_days: int = Field(14, ge=0, le=365)
     submit: Budget = Budget()
@@ -410,6 +412,15 @@ class RuleBook(Row):
     def notifies(self, payer_id: str) -> bool:
         """Whether a payer takes a subscription to its decisions."""
         return self._payer(payer_id).notifies
+
+    def has_secret(self, payer_id: str) -> bool:
+        """Whether the payer's notifications carry the secret of its subscription."""
+        return self._payer(payer_id).notify_secret
+
+    @property
+    def has_secrets(self) -> bool:
+        """Whether any payer's do."""
+        return any(payer.notify_secret for payer in self.payers)
 
     def share_of(self, payer_id: str, id: str) -> int:
         """The share of a payer that a new request of this id falls to: 0 where the payer is not split."""

@@ -105,7 +105,9 @@ def prepare_subscribe(rules: RuleBook, document: Subscription, due: Due, facts: 
         document.off = True
         return document
     document.intend("subscribe", now)
-    document.until = now + LASTS
+    if document.tries == 0 or document.until is None or document.until - now < RENEWED:
+        # A call that is repeated asks for the same end: its secret follows from it, and the payer may have it already.
+        document.until = now + LASTS
     return document
 
 

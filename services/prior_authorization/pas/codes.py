@@ -106,6 +106,7 @@ class Certification(StrEnum):
     """X12 1322, certification type."""
 
     INITIAL = "I"
+    RENEWAL = "R"
     APPEAL_IMMEDIATE = "1"
     APPEAL_STANDARD = "2"
     CANCEL = "3"

@@ -41,6 +41,9 @@ NOTHING: Contents = MappingProxyType({})
 
 _UPDATING = frozenset({Certification.REVISED, Certification.EXTENSION})
 
+_FIRST = frozenset({Certification.INITIAL, Certification.RENEWAL})
+"""What is asked for by a claim that follows no other."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Case:
@@ -56,12 +59,13 @@ class _Case:
 def initial_request(
     document: Authorization, member: Member, submission: Submission, requestor: Requestor, contents: Contents = NOTHING
 ) -> Resource:
-    """The request for approval (certificationType I). Raises ValueError where an attachment's contents are missing.
+    """The request for approval (certificationType I; R where approved care goes on). Raises ValueError where an
+    attachment's contents are missing.
 
     One that takes a refused one's place is a first request to the payer: the profile allows no related claim there.
     """
     case = _Case(document, parties_of(document, member, requestor), contents)
-    return _request(case, submission.model_copy(update={"prior": None}), Certification.INITIAL)
+    return _request(case, submission.model_copy(update={"prior": None}), _first(document))
 
 
 def appeal_request(
@@ -151,7 +155,7 @@ def _each_once(sent: Iterable[Sent]) -> list[Sent]:
 
 def _claim(case: _Case, submission: Submission, certification: Certification, prior: Submission | None) -> Resource:
     document = case.document
-    initial = certification is Certification.INITIAL
+    initial = certification in _FIRST
     profile = codes.CLAIM if initial else codes.CLAIM_UPDATE
     before = {item.sequence: item for item in _items_of(case, prior)} if prior is not None else None
     claim: Resource = {
@@ -194,8 +198,13 @@ def _certification(document: Authorization, submission: Submission) -> Certifica
         soon = submission.expedited or document.expedited
         return Certification.APPEAL_IMMEDIATE if soon else Certification.APPEAL_STANDARD
     if submission.kind is not Kind.UPDATE:
-        return Certification.INITIAL
+        return _first(document)
     return Certification.EXTENSION if submission.extends else Certification.REVISED
+
+
+def _first(document: Authorization) -> Certification:
+    """What the authorization's first claim asks for."""
+    return Certification.INITIAL if document.renews is None else Certification.RENEWAL
 
 
 def _items_of(case: _Case, submission: Submission) -> tuple[Item, ...]:
@@ -267,9 +276,9 @@ def _item(case: _Case, item: Item, certification: Certification, before: Mapping
         "valueReference": {"reference": f"urn:uuid:{order_id(document, item)}"},
     }
     change = _change(item, None if before is None else before.get(item.sequence), certification, before is None)
-    own = _own_certification(item, certification, change)
+    own = _own_certification(document, item, certification, change)
     sent: Resource = {
-        "extension": [*_item_types(item, own), order, *_changed(change)],
+        "extension": [*_item_types(item, own), *_renewed(document), order, *_changed(change)],
         "sequence": item.sequence,
         "category": concept(codes.X12_SERVICE_TYPE, MANNERS[item.kind].service_type),
         "productOrService": service_of(item),
@@ -293,13 +302,24 @@ def _item_types(item: Item, certification: Certification) -> list[Resource]:
     ]
 
 
-def _own_certification(item: Item, certification: Certification, change: str | None) -> Certification:
-    """An item of an update stands for itself: cancelled, revised, or asked for as it first was."""
+def _renewed(document: Authorization) -> list[Resource]:
+    """The number under which the care was approved before, where it goes on."""
+    if document.renewed_number is None:
+        return []
+    return [{"url": codes.AUTHORIZATION_NUMBER, "valueString": document.renewed_number}]
+
+
+def _own_certification(
+    document: Authorization, item: Item, certification: Certification, change: str | None
+) -> Certification:
+    """An item of an update stands for itself: cancelled, revised, asked for as it first was, or for the first time."""
     if item.dropped:
         return Certification.CANCEL
     if certification not in _UPDATING:
         return certification
-    return certification if change == "changed" else Certification.INITIAL
+    if change == "added":
+        return Certification.INITIAL
+    return certification if change == "changed" else _first(document)
 
 
 def _change(item: Item, was: Item | None, certification: Certification, alone: bool) -> str | None:

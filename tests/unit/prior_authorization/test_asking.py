@@ -466,6 +466,35 @@ async def test_only_a_denied_request_of_the_same_patient_is_replaced() -> None:
     assert (approved.status_code, anothers.status_code) == (409, 422)
 
 
+async def test_an_approval_that_is_over_is_renewed_under_its_number_and_one_in_use_is_not() -> None:
+    world = World()
+    await world.know("ida", "SBX-APPROVE-1")
+    id = (await post(world, "/authorizations", wanted("ida", NURSING))).json()["id"]
+    await world.until(1)
+    early = await post(world, "/authorizations", wanted("ida", NURSING, renews=id))
+    assert early.status_code == 409
+    await world.until(24 * 92)
+    both = await post(world, "/authorizations", wanted("ida", NURSING, renews=id, replaces=id))
+    anothers = await post(world, "/authorizations", wanted("finn", NURSING, renews=id))
+    assert (both.status_code, anothers.status_code) == (422, 422)
+    anew = await post(world, "/authorizations", wanted("ida", NURSING, renews=id))
+    assert anew.status_code == 201
+    await world.until(24 * 92 + 1)
+    found, before = await shown(world, anew.json()["id"]), await shown(world, id)
+    assert (found["state"], found["renews"], found["referral_id"]) == ("approved", id, before["referral_id"])
+    first, second = world.payer.ledger.authorizations
+    assert [claim.certification_type for claim in (*first.claims, *second.claims)] == ["I", "R"]
+    assert before["number"].encode() in world.sent[-1]
+
+
+async def test_what_is_not_approved_is_not_renewed() -> None:
+    world = World()
+    await world.know("jan", "SBX-DENY-1")
+    id = (await post(world, "/authorizations", wanted("jan", NURSING))).json()["id"]
+    await world.until(1)
+    assert (await post(world, "/authorizations", wanted("jan", NURSING, renews=id))).status_code == 409
+
+
 @pytest.mark.parametrize(
     "body",
     [

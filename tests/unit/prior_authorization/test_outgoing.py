@@ -117,6 +117,14 @@ def update(document: Authorization) -> Json:
     return requests.update_request(document, member(), document.submissions[-1], US, contents(document))
 
 
+def extended(document: Authorization) -> Authorization:
+    """The authorization with an extension of its approval opened."""
+    document = updated(document, *(item.model_copy(update={"ends": date(2026, 7, 8)}) for item in document.items))
+    document.submissions[-1].extends = True
+    return document
+
+
+RENEWED: dict[str, Any] = {"renews": "before", "renewed_number": "AUTH-0"}
 HOME = authorization(NURSE, AIDE)
 CHANGED = updated(HOME, NURSE.model_copy(update={"quantity": 20}), AIDE, STAY)
 DROPPED = updated(CHANGED, CHANGED.items[0], AIDE.model_copy(update={"dropped": True}), STAY)
@@ -150,6 +158,11 @@ BUNDLES: dict[str, Callable[[], Json]] = {
     "several items of several kinds": lambda: request(KNEE, INFUSION, STAY),
     "providers of items": lambda: request(KNEE.model_copy(update={"providers": (2,)}), providers=(CLINIC, HOSPITAL)),
     "attachments": lambda: request(THERAPY, attachments=(LETTER, SCAN)),
+    "renewal": lambda: request(NURSE, AIDE, **RENEWED),
+    "update of a renewal": lambda: update(
+        updated(authorization(NURSE, AIDE, **RENEWED), NURSE.model_copy(update={"quantity": 20}), AIDE, STAY)
+    ),
+    "extension": lambda: update(extended(authorization(THERAPY, word=A1))),
     "update": lambda: update(CHANGED),
     "update of an update": lambda: update(DROPPED),
     "update with a new attachment": lambda: update(updated(HOME, *HOME.items, attachments=(LETTER,))),
@@ -247,6 +260,20 @@ def test_a_whole_request_is_cancelled_by_the_claim_and_its_items() -> None:
     assert {certification(item) for item in claim["item"]} == {"3"}
 
 
+def test_a_renewal_is_a_first_request_that_names_what_was_approved_before() -> None:
+    (claim,) = claims(BUNDLES["renewal"]())
+    assert claim["meta"]["profile"] == [codes.CLAIM]
+    assert "related" not in claim
+    assert [(certification(item), extension(item, codes.AUTHORIZATION_NUMBER)) for item in claim["item"]] == [
+        ("R", "AUTH-0"),
+        ("R", "AUTH-0"),
+    ]
+    new, before = claims(BUNDLES["update of a renewal"]())
+    assert [certification(item) for item in new["item"]] == ["S", "R", "I"]
+    assert [certification(item) for item in before["item"]] == ["R", "R"]
+    assert [certification(item) for item in claims(BUNDLES["extension"]())[0]["item"]] == ["4"]
+
+
 @pytest.mark.parametrize(("kind", "code"), [("appeal", "2"), ("immediate appeal", "1")])
 def test_an_appeal_says_how_soon(kind: str, code: str) -> None:
     assert certification(claims(BUNDLES[kind]())[0]) == code
@@ -311,6 +338,7 @@ def authorizations(draw: st.DrawFn) -> Authorization:
         providers=(CLINIC, HOSPITAL),
         attachments=draw(st.sampled_from([(), (LETTER,), (LETTER, SCAN)])),
         diagnoses=draw(st.sampled_from([(), (PSORIASIS,), (of(SNOMED, "9014002"), PAIN, PSORIASIS)])),
+        **draw(st.sampled_from([{}, RENEWED])),
     )
     for _ in range(draw(st.integers(0, 3))):
         new = [draw(st.just(item) | items(item.sequence)) for item in document.items]

@@ -12,6 +12,7 @@ import pytest
 
 from services.prior_authorization.model import RuleBook
 from services.prior_authorization.model.answers import Rejected
+from services.prior_authorization.model.rules import RulesError
 from services.prior_authorization.model.subscription import (
     LASTS,
     RENEWED,
@@ -25,12 +26,15 @@ from services.prior_authorization.model.subscription import (
     subscribe,
     subscription_key,
 )
-from services.prior_authorization.pas.subscriptions import Listener, subscription
+from services.prior_authorization.pas.subscriptions import PROOF_HEADER, Listener, Secrets, subscription
+from services.prior_authorization.service import Settings, secrets_of
 from shared.kit.auth import Role
 from shared.kit.decisions import Facts, Refused, Unanswered
 from shared.kit.errors import Conflict
 from tests.checks.profiles import Profiles
 from tests.unit.prior_authorization.cases import NOW, PAYER_ID, due
+from tests.unit.prior_authorization.test_api import notice
+from tests.unit.prior_authorization.test_reading import review
 from tests.unit.prior_authorization.world import NOTIFY_URL, World
 
 DEFINITIONS = Path(os.environ.get("CASES", Path(__file__).parents[4] / "shared" / "data")) / "pas" / "definitions"
@@ -38,6 +42,7 @@ NOTIFIES = RuleBook.parse('[[payers]]\npayer = "*"\nnotifies = true\n')
 SILENT = RuleBook.parse('[[payers]]\npayer = "*"\n')
 US = Listener(NOTIFY_URL, "1234567893")
 NO_FACTS = Facts({})
+LATER = NOW + timedelta(hours=1)
 
 
 def wished() -> Subscription:
@@ -135,3 +140,70 @@ async def test_none_is_registered_under_the_shipped_rules() -> None:
     assert (await put(world)).status_code == 409
     await world.until(1)
     assert world.payer.subscriptions == {}
+
+
+# -- a secret of its own ----------------------------------------------------------------------------------------------
+
+SECRETS = Secrets(b"synthetic", lambda payer_id: True)
+
+
+@pytest.mark.skipif(not DEFINITIONS.is_dir(), reason="the PAS definitions are not here (CASES)")
+def test_a_secret_goes_in_the_channels_header_and_passes_the_definitions() -> None:
+    resource = json.loads(json.dumps(subscription(Listener(NOTIFY_URL, US.npi, SECRETS), PAYER_ID, NOW)))
+    assert resource["channel"]["header"] == [f"{PROOF_HEADER}: {SECRETS.of(PAYER_ID, NOW)}"]
+    assert [str(problem) for problem in Profiles(DEFINITIONS).check(resource)] == []
+    assert "header" not in subscription(US, PAYER_ID, NOW)["channel"]  # type: ignore[operator]
+
+
+def test_each_payer_and_each_renewal_has_another_secret() -> None:
+    found = {SECRETS.of(payer, at) for payer in ("a", "b") for at in (NOW, NOW + LASTS)}
+    assert len(found) == 4
+    assert Secrets(b"another key", lambda payer_id: True).of("a", NOW) not in found
+    assert SECRETS.proves("a", SECRETS.of("a", NOW), [None, NOW])
+    for given in (None, "", SECRETS.of("b", NOW), SECRETS.of("a", NOW + LASTS)):
+        assert not SECRETS.proves("a", given, [None, NOW])
+    assert not SECRETS.proves("a", None, [])
+
+
+def test_a_call_that_is_repeated_names_the_same_end_so_that_its_secret_stays() -> None:
+    first = asked()
+    again = prepare_subscribe(NOTIFIES, settled(Unanswered("timeout"), first), due("subscribe"), NO_FACTS, LATER)
+    assert again.until == NOW + LASTS
+    renewed = prepare_subscribe(NOTIFIES, settled(Subscribed("sub-1"), again), due("subscribe"), NO_FACTS, LATER)
+    assert renewed.until == LATER + LASTS
+
+
+async def test_notifications_are_taken_with_the_secret_alone_and_the_bearer_token_besides(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[payers]]\npayer = "*"\nnotifies = true\nnotify_secret = true\n', encoding="utf-8")
+    world = World(rules)
+    assert (await put(world)).status_code == 200
+    await world.know("tess", "SBX-PEND-NOTIFY-1")
+    await world.refer("tess")
+    await world.until(1)
+    claim = (await world.of("tess")).claim_id
+    stored = await world.harness.stored(Subscription, subscription_key(PAYER_ID))
+    assert stored is not None
+    assert stored.ends_at is not None
+    right = SECRETS.of(PAYER_ID, stored.ends_at)
+    assert right not in stored.model_dump_json()
+
+    async def send(secret: str | None, role: Role = Role.SERVICE) -> int:
+        async with world.harness.client(role, subject="payer-simulator") as client:
+            headers = {**world.harness.key(), **({} if secret is None else {PROOF_HEADER: secret})}
+            told = notice(claim, item=[{"itemSequence": 1, "adjudication": [review("A4")]}])
+            answer = await client.post(f"/payers/{PAYER_ID}/notifications", json=told, headers=headers)
+            return answer.status_code
+
+    assert [await send(secret) for secret in (None, "", right[:-1], right.upper())] == [403] * 4
+    assert await send(right, Role.COORDINATOR) == 403
+    assert await send(right) == 200
+    await world.until(6)
+    assert world.events("tess")[-1] == "approved"
+
+
+def test_a_secret_without_a_key_is_refused_before_anything_starts() -> None:
+    asking = RuleBook.parse('[[payers]]\npayer = "a"\nnotify_secret = true\n')
+    with pytest.raises(RulesError, match="NOTIFY_SECRET_KEY"):
+        secrets_of(Settings(), asking)
+    assert secrets_of(Settings(), NOTIFIES).wanted(PAYER_ID) is False

@@ -49,7 +49,11 @@ class World:
             sleep=_no_answer,
         )
         self.payer: payer.Payer = self._payer_app.state.payer
-        configured: dict[str, Any] = {"payer_url": PAYER_URL, "notify_url": NOTIFY_URL}
+        configured: dict[str, Any] = {
+            "payer_url": PAYER_URL,
+            "notify_url": NOTIFY_URL,
+            "notify_secret_key": "synthetic",
+        }
         if rules is not None:
             configured["prior_authorization_rules"] = rules
         self.sent: list[bytes] = []
