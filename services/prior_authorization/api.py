@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from fastapi import Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from services.prior_authorization import fhir_api, letters, payers, requirements
+from services.prior_authorization import fhir_api, letters, listing, payers, requirements
 from services.prior_authorization.fhir import Asker
 from services.prior_authorization.letters import LetterKind
 from services.prior_authorization.model import Authorization, Item, Kind, Member, RuleBook, State, lifetime
@@ -251,9 +251,8 @@ def _authorizations(rules: RuleBook) -> Routes:
         conditions = {name: str(value) for name, value in asked.items() if value is not None}
         if not conditions:
             raise Invalid("say which", flaws=[Flaw("state", "is needed, or payer_id, referral_id or patient_id")])
-        page = await call.page(Authorization, conditions, limit=limit, after=after)
-        more = page[-1].id if len(page) == limit else None
-        return Reply(200, {"authorizations": [summary(each) for each in page], "after": more})
+        found, more = await listing.page(call, conditions, limit=limit, after=after)
+        return Reply(200, {"authorizations": [summary(each) for each in found], "after": more})
 
     @found.get("/clocks", roles=READERS)
     async def running_clocks(

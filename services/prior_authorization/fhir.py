@@ -49,7 +49,7 @@ def claim(document: Authorization, npi: str) -> Resource:
     asked: Resource = {
         "resourceType": "Claim",
         "id": document.id,
-        "meta": {"versionId": str(document.version)},
+        "meta": _meta(document),
         "status": status,
         "type": concept(codes.THO + "claim-type", "professional"),
         "use": "preauthorization",
@@ -102,7 +102,7 @@ def claim_response(document: Authorization) -> Resource:
     response: Resource = {
         "resourceType": "ClaimResponse",
         "id": document.id,
-        "meta": {"versionId": str(document.version)},
+        "meta": _meta(document),
         "status": "cancelled" if document.state is State.WITHDRAWN else "active",
         "type": concept(codes.THO + "claim-type", "professional"),
         "use": "preauthorization",
@@ -212,7 +212,7 @@ def task(document: Authorization, asker: Asker) -> Resource:
     step: Resource = {
         "resourceType": "Task",
         "id": document.id,
-        "meta": {"versionId": str(document.version)},
+        "meta": _meta(document),
         "identifier": [{"system": "urn:carerelay:authorization", "value": document.id}, *_tracking(document)],
         "status": _task_status(document),
         "businessStatus": concept(STATE, document.state),
@@ -233,7 +233,7 @@ def task(document: Authorization, asker: Asker) -> Resource:
         forms = all(_input_type(each) == "questionnaire-context" for each in inputs)
         url = next((each.url for each in document.asked_of_us if each.url), asker.endpoint(document.payer_id))
         step |= {
-            "meta": {"versionId": str(document.version), "profile": [codes.TASK]},
+            "meta": {**_meta(document), "profile": [codes.TASK]},
             "code": concept(PAS_CODES, "attachment-request-questionnaire" if forms else "attachment-request-code"),
             "requester": _insurer(document),
             "owner": {"identifier": {"system": codes.NPI, "value": asker.npi}},
@@ -314,6 +314,11 @@ def outcome(code: str, expression: str, text: str) -> Resource:
     """An OperationOutcome of one error; ``text`` is ours, never the input's."""
     issue = {"severity": "error", "code": code, "details": {"text": text}, "expression": [expression]}
     return {"resourceType": "OperationOutcome", "issue": [issue]}
+
+
+def _meta(document: Authorization) -> Resource:
+    changed = {"lastUpdated": instant(document.changed_at)} if document.changed_at is not None else {}
+    return {"versionId": str(document.version), **changed}
 
 
 def _patient(document: Authorization) -> Resource:

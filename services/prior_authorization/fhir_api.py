@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from fastapi import Request
 
-from services.prior_authorization import fhir
+from services.prior_authorization import fhir, listing
 from services.prior_authorization.model import Authorization
 from services.prior_authorization.model.authorization import CLAIM_FIELDS
 from services.prior_authorization.pas import codes
@@ -25,8 +25,8 @@ from shared.kit.auth import Role
 READERS = frozenset({Role.COORDINATOR, Role.CLINICIAN, Role.SCHEDULER, Role.AUDITOR, Role.OPERATOR, Role.SERVICE})
 
 FHIR_JSON = {"content-type": "application/fhir+json"}
-MOST, USUAL = 200, 50
-COUNT, AFTER = "_count", "_after"
+USUAL = 50
+COUNT, AFTER, CHANGED = "_count", "_after", "_lastUpdated"
 
 Show = Callable[[Authorization], Resource]
 
@@ -65,15 +65,20 @@ class _Search:
     identifier: str | None = None
     status: str | None = None
     dates: tuple[tuple[str, datetime, datetime], ...] = ()
+    changed: tuple[tuple[str, datetime, datetime], ...] = ()
     count: int = USUAL
     after: str | None = None
 
-    def fits(self, resource: Resource, element: str) -> bool:
-        """Whether a resource is among those that were asked for, beyond the conditions."""
+    def fits(self, document: Authorization, resource: Resource, element: str) -> bool:
+        """Whether an authorization is among those that were asked for, beyond the conditions."""
+        if self.changed and document.changed_at is None:
+            return False
         if self.status not in (None, resource["status"]):
             return False
         at = datetime.fromisoformat(str(resource[element]))
-        return all(_holds(prefix, start, end, at) for prefix, start, end in self.dates)
+        changed = document.changed_at or at
+        dated = all(_holds(prefix, start, end, at) for prefix, start, end in self.dates)
+        return dated and all(_holds(prefix, start, end, changed) for prefix, start, end in self.changed)
 
 
 def routes(asker: fhir.Asker) -> Routes:
@@ -98,10 +103,9 @@ def _add(found: Routes, kind: _Kind) -> None:
             asked = _asked(kind, request.query_params.multi_items())
         except _Refused as refusal:
             return Reply(400, fhir.outcome(refusal.code, refusal.expression, refusal.text), FHIR_JSON)
-        documents = await _found(call, asked)
         base = f"{str(request.base_url).rstrip('/')}/fhir"
-        shown = [resource for resource in map(kind.show, documents) if asked.fits(resource, kind.element)]
-        links = dict(_links(f"{base}/{kind.name}", request.query_params.multi_items(), documents, asked))
+        shown, behind = await _page(call, kind, asked)
+        links = dict(_links(f"{base}/{kind.name}", request.query_params.multi_items(), behind))
         return Reply(200, fhir.searchset(base, shown, links), FHIR_JSON)
 
     read.__name__, search.__name__ = f"read_{kind.name}", f"search_{kind.name}"
@@ -111,15 +115,21 @@ def _add(found: Routes, kind: _Kind) -> None:
     found.get(f"/{kind.name}", roles=READERS)(search)
 
 
-async def _found(call: CallContext, asked: _Search) -> list[Authorization]:
-    """A page of what meets the conditions, by id; the reading is audited."""
+async def _page(call: CallContext, kind: _Kind, asked: _Search) -> tuple[list[Resource], str | None]:
+    """As many as were asked for that fit, by id, and behind which id there is more; the reading is audited."""
+
+    def fits(document: Authorization) -> bool:
+        return asked.fits(document, kind.show(document), kind.element)
+
     if asked.identifier is None:
-        return await call.page(Authorization, asked.conditions, limit=asked.count, after=asked.after)
+        found, behind = await listing.page(call, asked.conditions, limit=asked.count, after=asked.after, fits=fits)
+        return [kind.show(each) for each in found], behind
     for field in CLAIM_FIELDS:
         conditions = {**asked.conditions, field: asked.identifier}
-        if documents := await call.page(Authorization, conditions, limit=asked.count, after=asked.after):
-            return documents
-    return []
+        found, behind = await listing.page(call, conditions, limit=asked.count, after=asked.after, fits=fits)
+        if found:
+            return [kind.show(each) for each in found], behind
+    return [], None
 
 
 # -- what was asked for ---------------------------------------------------------------------------------------------
@@ -130,7 +140,7 @@ def _asked(kind: _Kind, given: list[tuple[str, str]]) -> _Search:
     asked = _Search({})
     seen: set[str] = set()
     for name, value in given:
-        if name in seen and name != kind.dated:
+        if name in seen and name not in (kind.dated, CHANGED):
             raise _Refused("invalid", name, "may be given once")
         _take(kind, asked, name, value)
         seen.add(name)
@@ -154,6 +164,8 @@ def _take(kind: _Kind, asked: _Search, name: str, value: str) -> None:
         asked.status = _fitting(name, value, _CODE)
     elif name == kind.dated:
         asked.dates = (*asked.dates, _date(name, value))
+    elif name == CHANGED:
+        asked.changed = (*asked.changed, _date(name, value))
     elif name == COUNT:
         asked.count = _count(value)
     elif name == AFTER:
@@ -185,8 +197,8 @@ def _fitting(name: str, value: str, form: re.Pattern[str]) -> str:
 
 
 def _count(value: str) -> int:
-    if not value.isascii() or not value.isdecimal() or not 1 <= int(value[:9]) <= MOST:
-        raise _Refused("value", COUNT, f"must be a number from 1 to {MOST}")
+    if not value.isascii() or not value.isdecimal() or not 1 <= int(value[:9]) <= listing.MOST:
+        raise _Refused("value", COUNT, f"must be a number from 1 to {listing.MOST}")
     return int(value)
 
 
@@ -215,10 +227,8 @@ def _holds(prefix: str, start: datetime, end: datetime, at: datetime) -> bool:
     }[prefix]
 
 
-def _links(
-    url: str, given: list[tuple[str, str]], documents: list[Authorization], asked: _Search
-) -> Iterator[tuple[str, str]]:
+def _links(url: str, given: list[tuple[str, str]], behind: str | None) -> Iterator[tuple[str, str]]:
     yield "self", f"{url}?{urlencode(given)}"
-    if len(documents) == asked.count and "_id" not in asked.conditions:
+    if behind is not None:
         rest = [(name, value) for name, value in given if name != AFTER]
-        yield "next", f"{url}?{urlencode([*rest, (AFTER, documents[-1].id)])}"
+        yield "next", f"{url}?{urlencode([*rest, (AFTER, behind)])}"

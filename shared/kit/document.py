@@ -107,15 +107,18 @@ class Wait(Part):
 class Document(Part):
     """Base of every aggregate.
 
-    A subclass declares its fields, ``collection``, the ``indexes`` that routes, facts and listings find it by, a
+    A subclass declares its fields, ``collection``, the ``indexes`` that routes, facts and listings find it by, each one
+    field, ``listings`` that are found by several fields together (a store uses one index for a look), a
     ``State`` with its ``transitions``, and which states are ``terminal``. Timers that processes of their own look after
     are in ``queues``, by timer the name of its due queue; all others are in the queue without a name. ``callees`` says,
-    by due queue, which field tells who is called: whoever may not be called now is passed by. Decisions change it in
-    place or build it anew and return it; the kit writes it.
+    by due queue, which field tells who is called: whoever may not be called now is passed by. One that declares
+    ``changed_at`` is told there when more of it changed than its marks. Decisions change it in place or build it anew
+    and return it; the kit writes it.
     """
 
     collection: ClassVar[str]
     indexes: ClassVar[tuple[str, ...]] = ()
+    listings: ClassVar[tuple[tuple[str, ...], ...]] = ()
     shape_known: ClassVar[int] = 1
     transitions: ClassVar[dict[Any, frozenset[Any]]] = {}
     terminal: ClassVar[frozenset[Any]] = frozenset()

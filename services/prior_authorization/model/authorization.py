@@ -210,6 +210,7 @@ class Authorization(Document):
         "resubmission_id",
         "breaches_at",
     )
+    listings = (("payer_id", "breaches_at"), ("payer_id", "state"))
     transitions: ClassVar = {
         State.AWAITING_MEMBER: _PREPARED | {State.AWAITING_CHOICE, State.AWAITING_EVIDENCE},
         State.AWAITING_CHOICE: _PREPARED | {State.AWAITING_EVIDENCE},
@@ -303,6 +304,8 @@ class Authorization(Document):
     """What is there to be sent with it; each claim keeps what it was sent with."""
     chosen: bool = False
     """Whether a person said that it is to be sought although the service may not be covered, or not by us."""
+    changed_at: datetime | None = None
+    """When it last changed, as the kit wrote it; None of what has not changed since that is kept."""
     breaches_at: datetime | None = None
     """The end of the payer's clock while it runs; what breaches first is found by it."""
 

@@ -25,6 +25,10 @@ PAGE = 1000
 """How many documents are asked for at once where many hold the values that are looked for."""
 
 
+CHANGED_AT = "changed_at"
+"""The field in which a document that declares it is told when it last changed."""
+
+
 class NewerShape(Exception):
     """A document was written by a newer release than this one understands; the service is not ready."""
 
@@ -270,6 +274,9 @@ class Repository:
                 changed[epoch_field(each)] = 0
         if not changed and not entries:
             return None
+        if CHANGED_AT in dump and (entries or changed.keys() - {"applied"}):
+            changed[CHANGED_AT] = now
+            setattr(document, CHANGED_AT, now)
         if entries:
             changed["unsent"] = self.clock.real()
         changed["version"] = document.version + 1
@@ -346,7 +353,8 @@ def unsent_of(collection: str, raw: Mapping[str, Any]) -> Unsent | None:
 
 def indexes_of(document: type[Document]) -> list[Index]:
     """The indexes that the kit's queries and the document's own routes, facts and listings need."""
-    own = [Index((name, "_id")) for name in document.indexes]  # pages go on behind an id
+    looked_up = [*((name,) for name in document.indexes), *document.listings]
+    own = [Index((*names, "_id")) for names in looked_up]  # pages go on behind an id
     times = [due_field(queue) for queue in document.all_queues()]
     kit = [Index(fields) for time in times for fields in (("slot", time), (time,))]
     kit.append(Index(("unsent",), sparse=True))
