@@ -44,6 +44,10 @@ from shared.kit.store.port import EPOCH, Outcome, Store, StoreUnavailable
 from shared.kit.store.repository import NewerShape, Repository, hold
 from shared.kit.telemetry import Telemetry, log, where_raised
 
+_LAST_WORDS = 3.0
+"""Seconds for what is still to be published when a process ends, and for its parting from the broker; what is not
+published then is swept by another."""
+
 
 def topics_of(events: Iterable[type[Event]]) -> tuple[str, ...]:
     """The topics of these events."""
@@ -166,6 +170,8 @@ class Chassis:
         self.app: FastAPI = application(self.door, routes, max_body_bytes=settings.max_body_bytes)
         self.app.state.chassis = self
         self._stopping = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._publishing: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -260,7 +266,7 @@ class Chassis:
             self.bus.subscribe(reader.group, reader.topics, reader.handle, max_records=self.settings.batch_records)
         self._apply_pauses()
         await self.bus.start()
-        self._tasks.append(asyncio.ensure_future(self.publisher.run(self._stopping)))
+        self._publishing = asyncio.ensure_future(self.publisher.run(self._closing))
         self._tasks.extend(asyncio.ensure_future(self._look_after(worker)) for worker in self.workers.values())
         self._tasks.append(asyncio.ensure_future(self.signals.run(self._stopping, self.settings.signals_seconds)))
         self._tasks.append(asyncio.ensure_future(self._follow_orders()))
@@ -268,25 +274,41 @@ class Chassis:
         if hasattr(self.clock, "offset"):
             self._tasks.append(asyncio.ensure_future(self._watch_clock()))
 
-    async def stop(self) -> None:
-        """Finish what is in work, give the leases up, commit, publish what is left, and let go."""
+    async def retire(self) -> None:
+        """Begin nothing more, within ``drain_seconds``: give leases up, finish and commit the batches in work.
+
+        Requests are still answered, and events still published.
+        """
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         for worker in self.workers.values():
             worker.wake.set()
-        publishing, *rest = self._tasks
-        await asyncio.gather(*rest, return_exceptions=True)
-        await asyncio.gather(publishing, return_exceptions=True)
-        await self.bus.stop()
+        waiting = {*self._tasks, asyncio.ensure_future(self.bus.leave())}
+        _, late = await asyncio.wait(waiting, timeout=self.settings.drain_seconds)
+        if late:
+            log.warning("drain.late", left=len(late))
+
+    async def stop(self) -> None:
+        """Retire, publish what is left, and let go."""
+        await self.retire()
+        self._closing.set()
+        if self._publishing is not None:
+            await asyncio.wait({self._publishing}, timeout=_LAST_WORDS)
+        await asyncio.wait({asyncio.ensure_future(self.bus.stop())}, timeout=_LAST_WORDS)
         await self.store.close()
         self.telemetry.close()
 
     async def _look_after(self, worker: DueWorker) -> None:
         """Renew the lease, look for due work, sweep; until stopped, then finish and hand over."""
-        renew_at = sweep_at = self.clock.monotonic()
+        renew_at = sweep_at = look_at = self.clock.monotonic()
         while not self._stopping.is_set():
             did = 0
             worker.wake.clear()
             try:
+                if look_at <= self.clock.monotonic() < renew_at:
+                    look_at = self.clock.monotonic() + self.settings.poll_seconds
+                    renew_at = self.clock.monotonic() if await worker.leases.vacant() else renew_at
                 if self.clock.monotonic() >= renew_at:
                     renew_at = self.clock.monotonic() + self.settings.poll_seconds  # where the store does not answer
                     renewed = await worker.leases.renew()
@@ -307,9 +329,23 @@ class Chassis:
                 pause = min(self.settings.poll_seconds, worker.pause, max(renew_at - self.clock.monotonic(), 0.0))
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(worker.wake.wait(), pause)
-        with contextlib.suppress(StoreUnavailable, TimeoutError):
-            await asyncio.wait_for(worker.drain(), self.settings.drain_seconds)
-            await worker.leases.leave()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hand_over(worker), self.settings.drain_seconds)
+
+    async def _hand_over(self, worker: DueWorker) -> None:
+        """Give up at once what has nothing in flight, the rest as its calls end; its lease is kept up until then."""
+        while True:
+            worker.wake.clear()
+            try:
+                await worker.settle()
+                if await worker.leases.leave(worker.slot_busy):
+                    return
+                pause = self.settings.lease_seconds / 3
+            except StoreUnavailable as error:
+                log.warning("store.unavailable", queue=worker.queue, error=str(error))
+                pause = self.settings.poll_seconds
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(worker.wake.wait(), pause)
 
     async def heed(self) -> None:
         """Ask what operators have ordered, and follow it. Raises StoreUnavailable: what was known stands."""
@@ -377,7 +413,7 @@ class Chassis:
 
     async def ready(self) -> list[str]:
         """What keeps this process from its work; nothing where it is ready."""
-        missing = []
+        missing = ["stopping"] if self._stopping.is_set() else []
         try:
             await self.store.ping()
         except StoreUnavailable:

@@ -160,8 +160,7 @@ class Leases:
 
     def _hand_over(self, mine: set[int], workers: dict[str, int]) -> set[int]:
         """Slots above an even share that have nothing in flight; busy ones begin nothing new until they are free."""
-        share = -(-SLOTS // len({*workers, self.worker}))
-        above = len(mine) - share
+        above = len(mine) - self._share(workers)
         if above <= 0:
             self._leaving.clear()
             return set()
@@ -170,26 +169,53 @@ class Leases:
         return {slot for slot in self._leaving if not self._busy(slot)}
 
     def _take(self, mine: set[int], owners: dict[str, list[int]], workers: dict[str, int]) -> set[int]:
-        share = -(-SLOTS // len({*workers, self.worker}))
         owned = {slot for worker, slots in owners.items() if worker != self.worker for slot in slots}
         free = [slot for slot in range(SLOTS) if slot not in owned and slot not in mine]
-        return set(free[: max(0, share - len(mine))])
+        return set(free[: max(0, self._share(workers) - len(mine))])
 
-    async def leave(self) -> None:
-        """Give everything up at once, so that others need not wait for the lease to end."""
-        self._held.clear()
+    def _share(self, workers: dict[str, int]) -> int:
+        """An even share among those who stay. Who leaves, and has work in flight yet, counts its beats below zero."""
+        staying = {worker for worker, beat in workers.items() if beat >= 0} | {self.worker}
+        return -(-SLOTS // len(staying))
+
+    async def vacant(self) -> bool:
+        """Whether slots lie free that another worker gave up: a look without a beat, for between two of them.
+
+        A worker that is alone has nobody to follow, and asks nobody.
+        """
+        if not self._seen.keys() - {self.worker}:
+            return False
+        found = await self._store.load(COLLECTION, [self.queue])
+        return bool(found) and sum(len(slots) for slots in found[0]["owners"].values()) < SLOTS
+
+    async def leave(self, busy: Callable[[int], bool] = lambda slot: False) -> bool:
+        """Give everything up at once, so that others need not wait for the lease to end, but slots that are ``busy``.
+
+        These keep their lease, which this call renews: it is to be called again until they are done. Nothing new is
+        begun in them. Returns whether nothing is ours any more.
+        """
+        self._held = {slot: epoch for slot, epoch in self._held.items() if self.holds() and busy(slot)}
+        self._leaving = set(self._held)
         self._unstamped.clear()
-        self._until = float("-inf")
+        if not self._held:
+            self._until = float("-inf")
         for _ in range(10):
+            began = self._clock.monotonic()
             found = await self._store.load(COLLECTION, [self.queue])
             if not found:
-                return
+                return True
             table = found[0]
-            change = {
-                "version": table["version"] + 1,
-                "workers": {worker: beat for worker, beat in table["workers"].items() if worker != self.worker},
-                "owners": {worker: slots for worker, slots in table["owners"].items() if worker != self.worker},
-            }
+            ours = [slot for slot in table["owners"].get(self.worker, []) if slot in self._held]
+            epochs = table["epochs"]
+            self._held = {slot: self._held[slot] for slot in ours if self._held[slot] == epochs[slot]}
+            workers = {worker: beat for worker, beat in table["workers"].items() if worker != self.worker}
+            owners = {worker: slots for worker, slots in table["owners"].items() if worker != self.worker}
+            if self._held:
+                workers[self.worker] = -abs(table["workers"].get(self.worker, 0)) - 1
+                owners[self.worker] = sorted(self._held)
+            change = {"version": table["version"] + 1, "workers": workers, "owners": owners}
             outcome = (await self._store.write(COLLECTION, [Write(self.queue, table["version"], change)]))[0]
             if outcome is Outcome.WON:
-                return
+                self._until = began + self._lease if self._held else float("-inf")
+                break
+        return not self._held

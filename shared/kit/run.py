@@ -76,6 +76,7 @@ def bus_of(name: str, settings: KitSettings, telemetry: Telemetry | None = None)
         replication=settings.kafka_replication,
         idempotence=settings.kafka_idempotence,
         stuck_after=settings.stuck_seconds,
+        drain=settings.drain_seconds,
         telemetry=telemetry,
     )
 
@@ -133,7 +134,8 @@ async def serve(name: str, settings: S, build: Callable[[S, httpx.AsyncClient], 
         stop = asyncio.ensure_future(stopping.wait())
         await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
-        await asyncio.wait({serving}, timeout=settings.drain_seconds)
+        # At the same time, so that neither has only what time the other leaves it.
+        await asyncio.wait({serving, asyncio.ensure_future(chassis.retire())}, timeout=settings.drain_seconds)
         await chassis.stop()
         log.info("stopped", role=role)
 

@@ -86,10 +86,12 @@ class KafkaBus:
         watch_every: float = 5.0,
         stuck_after: float = 30.0,
         replacements: int = 3,
+        drain: float = 30.0,
         telemetry: Telemetry | None = None,
     ) -> None:
         """A group that stands still for ``stuck_after`` seconds before unread records, with nothing in work, gets a new
-        client; after ``replacements`` of them in vain this process is not ``alive`` any more.
+        client; after ``replacements`` of them in vain this process is not ``alive`` any more. A batch in work may take
+        ``drain`` seconds to its end when its group is left.
         """
         self.positions = Positions()
         self._servers = bootstrap_servers
@@ -104,6 +106,7 @@ class KafkaBus:
         self._watch_every = watch_every
         self._stuck_after = stuck_after
         self._replacements = replacements
+        self._drain = drain
         self._telemetry = telemetry or Telemetry.quiet()
         self._watch = Watch(bootstrap_servers, client_id, request_timeout)
         self._watching: asyncio.Task[None] | None = None
@@ -333,7 +336,7 @@ class KafkaBus:
             consumer_only=True,
             allow_auto_create_topics=False,
             apply_types=False,
-            graceful_timeout=30.0,
+            graceful_timeout=self._drain,
             logger=_QUIET,
             log_level=logging.DEBUG,
         )
@@ -432,6 +435,8 @@ class KafkaBus:
 
     async def leave(self) -> None:
         """Read no more: finish the batches in work, commit them, leave the groups."""
+        if self._leaving.is_set():
+            return
         self._leaving.set()
         for subscription in self._subscriptions:
             subscription.stopping.set()
