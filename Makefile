@@ -64,7 +64,7 @@ lint: install ## ruff, mypy --strict and the import rules alone
 	@$(BIN)/python -m pytest -q tests/unit/test_static.py tests/unit/test_rules.py
 
 lock: ## lock requirements/*.in anew, with hashes (needs uv)
-	cd requirements && for name in runtime dev bench; do $(LOCK) $(LOCK_ARGS) $$name.in -o $$name.txt || exit 1; done
+	cd requirements && for name in runtime dev bench outside; do $(LOCK) $(LOCK_ARGS) $$name.in -o $$name.txt || exit 1; done
 
 clean: ## stop the stack and remove what was made, .venv included
 	@if test -f $(READY); then $(BIN)/python -m deploy.embedded down 2>/dev/null || true; fi
