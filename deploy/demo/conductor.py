@@ -111,7 +111,6 @@ class Conductor:
         upcoming = min((at for at in dues if at is not None and at > now), default=None)
         return Look(tuple(stirring), upcoming, _marks(named))
 
-
     async def _pulse(self, service: str, stored: bool) -> Json:
         """A service's pulse over all its processes. They share a store, so one of them is asked what waits there."""
 

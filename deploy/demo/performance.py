@@ -1,6 +1,6 @@
 """The demo on a stage that stands: patients are played through it, then what happened to each is shown.
 
-Who sets the stage (``deploy.demo`` starts an embedded stack, ``deploy.docker.demo`` finds containers) is another's affair.
+Others set the stage: ``deploy.demo`` starts an embedded stack, ``deploy.docker.demo`` finds containers.
 """
 
 from __future__ import annotations

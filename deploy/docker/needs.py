@@ -19,7 +19,7 @@ _PINNED = re.compile(r"^([a-z0-9][a-z0-9._-]*)==")
 
 
 def imported(root: Path, service: str) -> set[str]:
-    """The top-level names outside this repository that a service's modules import, also late, also through shared ones."""
+    """The top-level names from elsewhere that a service's modules import, also late, also through shared modules."""
     found: set[str] = set()
     seen: set[Path] = set()
     waiting = sorted((root / "services" / service).rglob("*.py"))
