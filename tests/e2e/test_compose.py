@@ -85,7 +85,11 @@ def itself() -> Iterator[Compose]:
 @pytest.fixture(scope="module")
 def core(itself: Compose) -> Compose:
     """Every container of core, ready."""
-    itself("up", "--detach", "--wait", "--wait-timeout", str(5 * MINUTES))
+    try:
+        itself("up", "--detach", "--wait", "--wait-timeout", str(8 * MINUTES))
+    except AssertionError as failed:
+        failed.add_note(itself("ps", "--all") + itself("logs", "--tail", "5"))
+        raise
     return itself
 
 
