@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 import structlog
 
-from deploy.docker.engine import Missing
-from deploy.docker.foundation import Containers
 from deploy.embedded.foundation import Embedded, Foundation
 from deploy.native import Native, artifacts
 
@@ -33,17 +31,12 @@ def cases() -> Path:
 
 @pytest.fixture(scope="session")
 def stack_kind() -> Foundation:
-    """The foundation that ``STACK`` names: embedded, or another where this machine has what that takes."""
+    """The foundation that ``STACK`` names: embedded, or native where this machine has what that takes."""
     name = os.environ.get("STACK") or "embedded"
     if name == "embedded":
         return Embedded()
-    if name == "containers":
-        try:
-            return Containers()
-        except Missing as missing:
-            pytest.skip(f"the containers stack cannot run here: {missing}")
     if name != "native":
-        pytest.fail(f"STACK={name}: there are embedded, native and containers")
+        pytest.fail(f"STACK={name}: there are embedded and native")
     lacking = artifacts.lacking()
     if lacking is not None:
         pytest.skip(f"the native stack cannot run here: {lacking}")
@@ -56,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     What is about one stack alone is left out where ``STACK`` names another.
     """
-    others = {"embedded", "native", "containers"} - {os.environ.get("STACK") or "embedded"}
+    others = {"embedded", "native"} - {os.environ.get("STACK") or "embedded"}
     items[:] = [item for item in items if not any(mark.name in others for mark in item.iter_markers())]
     for item in items:
         kind = item.path.relative_to(ROOT / "tests").parts[0]

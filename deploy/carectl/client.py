@@ -65,7 +65,7 @@ class Client:
 
     def __init__(self, places: Places, http: httpx.AsyncClient | None = None) -> None:
         self.places = places
-        self._http = http or httpx.AsyncClient(timeout=_TIMEOUT, trust_env=False)
+        self.http = http or httpx.AsyncClient(timeout=_TIMEOUT, trust_env=False)
         self._token: str | None = None
 
     async def __aenter__(self) -> Self:
@@ -74,7 +74,7 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._http.aclose()
+        await self.http.aclose()
 
     @property
     def services(self) -> list[str]:
@@ -112,7 +112,7 @@ class Client:
         end, pause = clock() + _PATIENCE, 0.1
         while True:
             try:
-                answer = await self._http.request(method, url, headers=headers, **options)
+                answer = await self.http.request(method, url, headers=headers, **options)
             except httpx.ConnectError as error:
                 raise Unreachable(f"{service}: {type(error).__name__}") from None  # nobody is there: no use in waiting
             except httpx.HTTPError as error:

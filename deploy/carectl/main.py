@@ -58,6 +58,8 @@ class _Chair:
     """What every command has: the configuration that was asked for, and where to speak."""
 
     config: Path | None = None
+    http: Callable[[], httpx.AsyncClient] | None = None
+    """How to speak, where not as usual; for tests."""
     out = Console()
     err = Console(stderr=True)
 
@@ -95,7 +97,7 @@ def _do(command: Callable[[Client], Awaitable[int]]) -> None:
     """Run a command with a client, and exit as it ends."""
 
     async def whole() -> int:
-        async with Client(places(config=chair.config)) as client:
+        async with Client(places(config=chair.config), chair.http and chair.http()) as client:
             return await command(client)
 
     try:
@@ -395,8 +397,11 @@ async def _set_pause(client: Client, kind: Kind, name: str, state: str, dry_run:
     answers = await client.each(client.services, "/paused")
     able = [body for body in _bodies(answers) if any(each["kind"] == kind for each in body["kinds"])]
     missing = _unreachable(answers)
+    if not able and missing:
+        raise Unreachable("; ".join(missing.values()))
     if not able:
-        raise Unreachable("; ".join(missing.values()) or f"no service calls a {kind.value}")
+        _say(f"no service calls a {kind.value}")
+        return Refused.code
     changes = []
     for body in able:
         order = {"kind": kind.value, "name": name, "state": state, "dry_run": dry_run}
@@ -559,8 +564,7 @@ async def _spans(client: Client, id: str) -> list[traces.Span]:
         _say("no service has a document of this id" if not documents else "this document belongs to no trace")
         raise _Ended(Refused.code)
     if known.jaeger is not None:
-        async with httpx.AsyncClient(timeout=30, trust_env=False) as http:
-            return await spans.from_jaeger(known.jaeger, trace_id, http)
+        return await spans.from_jaeger(known.jaeger, trace_id, client.http)
     if known.traces is None:
         raise Misconfigured(
             "where traces are kept is not known: set JAEGER_URL, or CARECTL_TRACES to a folder of spans"
