@@ -30,8 +30,13 @@ $(READY): requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: install ## play patients through the whole stack; BUNDLES=dir plays your own
+demo: install ## play patients through the whole stack; BUNDLES=dir plays your own; STACK=containers: through compose
+ifeq ($(STACK),containers)
+	@docker compose up --build --detach --wait
+	@docker compose run --rm $(if $(BUNDLES),--volume "$(abspath $(BUNDLES)):/bundles:ro") demo $(if $(BUNDLES),--bundles /bundles)
+else
 	@$(BIN)/python -m deploy.demo $(if $(BUNDLES),--bundles "$(BUNDLES)")
+endif
 
 up: install ## start the embedded stack and leave it running; prints addresses and a token
 	@$(BIN)/python -m deploy.embedded up
@@ -45,8 +50,8 @@ status: install ## show the processes and addresses of the running stack
 token: install ## print a token for the running stack; ROLE=coordinator, clinician, scheduler, ...
 	@$(BIN)/python -m deploy.embedded token $(or $(ROLE),coordinator)
 
-test: install ## all that needs only Python; STACK=native: what runs on Kafka itself; ARGS="..." go to pytest
-	@STACK=$(STACK) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(if $(filter native,$(STACK)),$(ON_A_STACK)) $(ARGS)
+test: install ## all that needs only Python; STACK=native, STACK=containers: what runs on Kafka itself; ARGS go to pytest
+	@STACK=$(STACK) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(if $(filter native containers,$(STACK)),$(ON_A_STACK)) $(ARGS)
 
 bench: $(BENCH_READY) ## ratios to a floor and to peers, on Kafka itself; QUICK=1: all of it small; ONLY="reaction": one scenario
 	@$(BIN)/python -m tests.bench $(ONLY) $(if $(QUICK),--quick) --stack $(if $(filter file,$(origin STACK)),native,$(STACK))
@@ -64,7 +69,7 @@ lint: install ## ruff, mypy --strict and the import rules alone
 	@$(BIN)/python -m pytest -q tests/unit/test_static.py tests/unit/test_rules.py
 
 lock: ## lock requirements/*.in anew, with hashes (needs uv)
-	cd requirements && for name in runtime dev bench; do $(LOCK) $(LOCK_ARGS) $$name.in -o $$name.txt || exit 1; done
+	cd requirements && for name in runtime dev bench outside; do $(LOCK) $(LOCK_ARGS) $$name.in -o $$name.txt || exit 1; done
 
 clean: ## stop the stack and remove what was made, .venv included
 	@if test -f $(READY); then $(BIN)/python -m deploy.embedded down 2>/dev/null || true; fi

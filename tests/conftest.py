@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import structlog
 
+from deploy.docker.engine import Missing
+from deploy.docker.foundation import Containers
 from deploy.embedded.foundation import Embedded, Foundation
 from deploy.native import Native, artifacts
 
@@ -31,12 +33,17 @@ def cases() -> Path:
 
 @pytest.fixture(scope="session")
 def stack_kind() -> Foundation:
-    """The foundation that ``STACK`` names: embedded, or native where this machine has what that takes."""
+    """The foundation that ``STACK`` names: embedded, or another where this machine has what that takes."""
     name = os.environ.get("STACK") or "embedded"
     if name == "embedded":
         return Embedded()
+    if name == "containers":
+        try:
+            return Containers()
+        except Missing as missing:
+            pytest.skip(f"the containers stack cannot run here: {missing}")
     if name != "native":
-        pytest.fail(f"STACK={name}: there are embedded and native")
+        pytest.fail(f"STACK={name}: there are embedded, native and containers")
     lacking = artifacts.lacking()
     if lacking is not None:
         pytest.skip(f"the native stack cannot run here: {lacking}")
@@ -49,7 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     What is about one stack alone is left out where ``STACK`` names another.
     """
-    others = {"embedded", "native"} - {os.environ.get("STACK") or "embedded"}
+    others = {"embedded", "native", "containers"} - {os.environ.get("STACK") or "embedded"}
     items[:] = [item for item in items if not any(mark.name in others for mark in item.iter_markers())]
     for item in items:
         kind = item.path.relative_to(ROOT / "tests").parts[0]

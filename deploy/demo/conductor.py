@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -16,6 +16,9 @@ OUTSIDE = ("payer", "gateway")
 
 TOGETHER = timedelta(minutes=45)
 """Due times this close are taken in one step. Messages that would all go at once are spread over as long."""
+
+ONE_EACH: Mapping[str, Sequence[str]] = {name: (name,) for name in SERVICES}
+"""The processes of each service, as the client of their APIs knows them, where one process is the whole service."""
 
 _LOOK_EVERY = 0.15
 """Seconds of real time. Looking asks every service and so takes from what is looked at."""
@@ -51,8 +54,15 @@ class Conductor:
     """Knows when nothing is in flight, and moves the shared clock on."""
 
     def __init__(
-        self, api: Api, clock: DomainClock, *, patience: float = 45.0, look_every: float = _LOOK_EVERY
+        self,
+        api: Api,
+        clock: DomainClock,
+        *,
+        patience: float = 45.0,
+        look_every: float = _LOOK_EVERY,
+        processes: Mapping[str, Sequence[str]] = ONE_EACH,
     ) -> None:
+        self._processes = processes
         self._look_every = look_every
         self._api = api
         self._clock = clock
@@ -89,8 +99,7 @@ class Conductor:
         return True
 
     async def _look(self, *, stored: bool) -> Look:
-        asked = {"stored": "true" if stored else "false"}
-        pulses = await asyncio.gather(*(self._api.get(name, "/pulse", "operator", **asked) for name in SERVICES))
+        pulses = await asyncio.gather(*(self._pulse(name, stored) for name in SERVICES))
         outside = await asyncio.gather(*(self._api.outside(name, "/next-due") for name in OUTSIDE))
         now = self._clock.now()
         named = dict(zip(SERVICES, pulses, strict=True))
@@ -102,23 +111,47 @@ class Conductor:
         upcoming = min((at for at in dues if at is not None and at > now), default=None)
         return Look(tuple(stirring), upcoming, _marks(named))
 
+    async def _pulse(self, service: str, stored: bool) -> Json:
+        """A service's pulse over all its processes. They share a store, so one of them is asked what waits there."""
+
+        def asked(number: int) -> str:
+            return "true" if stored and number == 0 else "false"
+
+        names = self._processes[service]
+        pulses = (self._api.get(name, "/pulse", "operator", stored=asked(n)) for n, name in enumerate(names))
+        return _together(await asyncio.gather(*pulses))
+
+
+def _together(pulses: Sequence[Json]) -> Json:
+    """The pulses of one service's processes as one: of each place, as far as any of them wrote or read."""
+    consumed: dict[str, dict[str, int]] = {}
+    for pulse in pulses:
+        for group, places in pulse["consumed"].items():
+            _raise(consumed.setdefault(group, {}), places)
+    together = {"busy": sum(pulse["busy"] for pulse in pulses), "published": _furthest(pulses), "consumed": consumed}
+    return {**pulses[0], **together}
+
+
+def _furthest(pulses: Iterable[Json]) -> dict[str, int]:
+    """The next offset of each topic and partition, as far as anybody wrote."""
+    ends: dict[str, int] = {}
+    for pulse in pulses:
+        _raise(ends, pulse["published"])
+    return ends
+
+
+def _raise(known: dict[str, int], more: Mapping[str, int]) -> None:
+    for place, offset in more.items():
+        known[place] = max(known.get(place, 0), offset)
+
 
 def _time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text).astimezone(UTC) if text else None
 
 
-def _published(pulses: dict[str, Json]) -> dict[str, int]:
-    """The next offset of each topic and partition, as far as anybody wrote."""
-    ends: dict[str, int] = {}
-    for pulse in pulses.values():
-        for place, offset in pulse["published"].items():
-            ends[place] = max(ends.get(place, 0), offset)
-    return ends
-
-
 def _behind(pulses: dict[str, Json]) -> Iterable[str]:
     """The groups that have not read all that was published on their topics."""
-    ends = _published(pulses)
+    ends = _furthest(pulses.values())
     for pulse in pulses.values():
         for group, positions in pulse["consumed"].items():
             topics = {place.rpartition(":")[0] for place in positions}
@@ -138,4 +171,4 @@ def _marks(pulses: dict[str, Json]) -> tuple[tuple[str, int], ...]:
         for group, positions in pulse["consumed"].items()
         for place, offset in positions.items()
     }
-    return tuple(sorted({**_published(pulses), **read}.items()))
+    return tuple(sorted({**_furthest(pulses.values()), **read}.items()))

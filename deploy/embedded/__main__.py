@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from deploy.docker.engine import Missing as NoContainers
+from deploy.docker.foundation import Containers
 from deploy.embedded.catalogue import OUTSIDE
 from deploy.embedded.foundation import Embedded, Foundation
 from deploy.embedded.stack import DEFAULT_FOLDER, Stack, StackError
@@ -20,7 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER, help="where data and logs go")
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start the stack, wait until it is ready, leave it running")
-    up.add_argument("--stack", choices=("embedded", "native"), default="embedded", help="what it stands on")
+    kinds = ("embedded", "native", "containers")
+    up.add_argument("--stack", choices=kinds, default="embedded", help="what it stands on")
     up.add_argument("--only", nargs="+", metavar="PROGRAM", help="these of its programs, for example: broker store")
     commands.add_parser("down", help="stop it")
     commands.add_parser("status", help="show its processes and addresses")
@@ -77,9 +80,9 @@ def _foundation(kind: str) -> Foundation:
     if kind == "embedded":
         return Embedded()
     try:
-        return Native()
-    except (Missing, BuildFailed) as error:
-        raise StackError(f"the native stack cannot be had here: {error}") from error
+        return Native() if kind == "native" else Containers()
+    except (Missing, BuildFailed, NoContainers) as error:
+        raise StackError(f"the {kind} stack cannot be had here: {error}") from error
 
 
 def _as_interrupt(number: int, frame: FrameType | None) -> None:

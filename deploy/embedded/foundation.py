@@ -40,6 +40,10 @@ class Foundation(Protocol):
         """Its programs ``broker`` and ``store``, which write below ``folder``."""
         ...
 
+    def afterwards(self, folder: Path) -> Sequence[str]:
+        """The command that removes what it leaves behind when all is stopped; none where that is nothing."""
+        ...
+
 
 class Embedded:
     """Tansu, a Kafka-protocol broker that keeps its topics in memory, and SecantusDB's Python server, from wheels."""
@@ -52,6 +56,10 @@ class Embedded:
     def programs(self, folder: Path, ports: Mapping[str, int]) -> tuple[Program, ...]:
         """Broker and store as two processes."""
         return self._broker(ports["broker"]), self._store(folder / "store", ports["store"])
+
+    def afterwards(self, folder: Path) -> tuple[str, ...]:
+        """Nothing is left behind."""
+        return ()
 
     def _broker(self, port: int) -> Program:
         listener = f"tcp://{LOOPBACK}:{port}"

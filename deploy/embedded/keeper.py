@@ -7,8 +7,10 @@ lets go: the stack then stays until ``down``.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import sys
 from threading import Thread
 
@@ -20,6 +22,9 @@ LET_GO = b"."
 KEEPER = "CARERELAY_KEEPER"
 """The environment variable that tells ``leash`` whose child it must be."""
 
+AFTERWARDS = "CARERELAY_AFTERWARDS"
+"""The environment variable with a command, as a JSON list, that is run when everything is stopped."""
+
 
 def _follow_starter() -> None:
     if os.read(sys.stdin.fileno(), 1) != LET_GO:
@@ -30,7 +35,11 @@ def main() -> None:
     """Run supervisord in the foreground with this process' arguments."""
     os.environ[KEEPER] = str(os.getpid())
     Thread(target=_follow_starter, daemon=True).start()
-    supervisord.main(sys.argv[1:])
+    try:
+        supervisord.main(sys.argv[1:])
+    finally:
+        if command := json.loads(os.environ.get(AFTERWARDS, "[]")):
+            subprocess.run(command, check=False)
 
 
 if __name__ == "__main__":

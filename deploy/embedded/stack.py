@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 from deploy.embedded.catalogue import CLOCK_FILE, OUTSIDE_FOLDER, Catalogue
 from deploy.embedded.foundation import Embedded, Foundation
-from deploy.embedded.keeper import LET_GO
+from deploy.embedded.keeper import AFTERWARDS, LET_GO
 from deploy.embedded.ports import accepts
 from deploy.embedded.supervision import UNANSWERED, Group, Keeper, Process, Program, configuration
 
@@ -77,6 +77,7 @@ class Stack:
         self.folder = folder.resolve()
         foundation = foundation or Embedded()
         self._folders = (*foundation.folders, *_FOLDERS)
+        self._afterwards = foundation.afterwards(self.folder)
         catalogue = Catalogue(self.folder, foundation, environment or {}, apart=apart)
         known = {program.name: program for program in catalogue.programs()}
         if unknown := set(only or ()) - set(known):
@@ -193,7 +194,14 @@ class Stack:
         stack.addresses = state["addresses"]
         stack._programs = {
             entry["name"]: Program(
-                entry["name"], Group[entry["group"]], (), {}, tuple(entry["ports"]), tuple(entry["ready"])
+                entry["name"],
+                Group[entry["group"]],
+                (),
+                {},
+                tuple(entry["ports"]),
+                tuple(entry["ready"]),
+                signal=tuple(entry["signal"]),
+                sign=Path(entry["sign"]) if entry["sign"] else None,
             )
             for entry in state["programs"]
         }
@@ -231,7 +239,9 @@ class Stack:
         """Send a signal to a process and return when it is gone. Nothing starts it again but ``restart``."""
         process = self.processes()[name]
         self._stopped.add(name)
-        if process.pid is not None:
+        if process.running and (send := self._programs[name].signal):
+            subprocess.run([*send, str(int(signal_number))], cwd=ROOT, check=True)
+        elif process.pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal_number)
         self._until(lambda: not self.processes()[name].running, f"{name} ended by signal {signal_number}")
@@ -280,6 +290,7 @@ class Stack:
             self._starter = subprocess.Popen(
                 [sys.executable, str(_KEEPER), "-n", "-c", str(config)],
                 cwd=ROOT,
+                env={**os.environ, AFTERWARDS: json.dumps(self._afterwards)},
                 stdin=subprocess.PIPE,
                 stdout=(self.folder / "logs" / "keeper.out").open("wb"),
                 stderr=subprocess.STDOUT,
@@ -321,7 +332,14 @@ class Stack:
 
     def _write_state(self, socket_file: Path) -> None:
         programs = [
-            {"name": p.name, "group": p.group.name, "ports": list(p.ports), "ready": list(p.ready)}
+            {
+                "name": p.name,
+                "group": p.group.name,
+                "ports": list(p.ports),
+                "ready": list(p.ready),
+                "signal": list(p.signal),
+                "sign": str(p.sign) if p.sign else None,
+            }
             for p in self._programs.values()
         ]
         state = {
@@ -381,6 +399,8 @@ class Stack:
 
 
 def _is_ready(program: Program) -> bool:
+    if program.sign is not None and not program.sign.exists():
+        return False
     return all(accepts(port) for port in program.ports) and all(_answers(url) for url in program.ready)
 
 

@@ -38,8 +38,10 @@ class Group(IntEnum):
 class Program:
     """One process of the stack.
 
-    It is ready when its ``ports`` accept connections and ``ready`` (URLs) answer 200. ``stop_seconds`` is what it is
-    given between SIGTERM and SIGKILL.
+    It is ready when its ``ports`` accept connections, ``ready`` (URLs) answer 200, and ``sign`` is there: a file, where
+    a port that accepts connections means nothing. ``stop_seconds`` is what it is
+    given between SIGTERM and SIGKILL. ``signal`` is the command that sends a signal, its last argument, where the
+    process that does the work is not the one that is started here.
     """
 
     name: str
@@ -49,6 +51,8 @@ class Program:
     ports: Sequence[int]
     ready: Sequence[str] = ()
     stop_seconds: int = 10
+    signal: Sequence[str] = ()
+    sign: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

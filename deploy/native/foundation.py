@@ -27,6 +27,10 @@ class Native:
         """Broker and store as two processes."""
         return self._broker(folder / "broker", ports), self._store(folder / "store", ports["store"])
 
+    def afterwards(self, folder: Path) -> tuple[str, ...]:
+        """Nothing is left behind."""
+        return ()
+
     def _broker(self, folder: Path, ports: Mapping[str, int]) -> Program:
         argv = [sys.executable, "-m", "deploy.native.broker", "--jars", str(self._jars), "--folder", str(folder)]
         argv += ["--host", LOOPBACK, "--port", str(ports["broker"]), "--controller-port", str(ports["controller"])]

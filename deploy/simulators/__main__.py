@@ -61,11 +61,11 @@ class Sockets:
         return {**urls, "smtp": {"host": HOST, "port": port_of(self.smtp)}}
 
 
-def bind(port: int) -> socket.socket:
-    """A TCP socket on this machine alone; 0 takes a free port."""
+def bind(port: int, host: str = HOST) -> socket.socket:
+    """A TCP socket, on this machine alone by default; 0 takes a free port."""
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.bind((HOST, port))
+    bound.bind((host, port))
     return bound
 
 
@@ -106,10 +106,9 @@ def stop(number: int, frame: FrameType | None) -> None:
 async def serve(options: argparse.Namespace) -> None:
     """Run all simulators until a signal comes."""
     clock: Clock = OffsetClock(options.clock_file) if options.clock_file is not None else SystemClock()
-    sockets = Sockets(
-        bind(options.port_payer), bind(options.port_gateway), bind(options.port_issuer), bind(options.port_smtp)
-    )
-    issuer = Issuer(options.data / "issuer", url_of(sockets.issuer))
+    ports = (options.port_payer, options.port_gateway, options.port_issuer, options.port_smtp)
+    sockets = Sockets(*(bind(port, options.host) for port in ports))
+    issuer = Issuer(options.data / "issuer", options.issuer_url or url_of(sockets.issuer))
     # Services are neighbours on this machine: no proxy of the environment stands between.
     async with httpx.AsyncClient(trust_env=False) as http:
         payer = Payer(
@@ -176,6 +175,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     run = commands.add_parser("all", help="run everything in one process")
     for name in ("payer", "gateway", "issuer", "smtp"):
         run.add_argument(f"--port-{name}", type=int, default=0, help="a free one by default")
+    run.add_argument("--host", default=HOST, help="the address to listen at; this machine alone by default")
+    run.add_argument("--issuer-url", help="what tokens name as their issuer; its address here by default")
     run.add_argument("--data", type=Path, default=DEFAULT_DATA, help="ledger files, letters, the issuer's key")
     run.add_argument("--clock-file", type=Path, help="the demo's shared clock offset; real time without it")
     run.add_argument("--notify-url", help="where decisions are notified; {payer_id} is replaced")

@@ -12,7 +12,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class KitSettings(BaseSettings):
     """Environment variables, named as the fields in capitals. A service adds its own in a subclass."""
 
-    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+    # An empty variable is an absent one: compose and Kubernetes hand on what nobody has set as nothing.
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)
 
     kafka_bootstrap_servers: str = "127.0.0.1:9092"
     kafka_partitions: int = Field(12, ge=1, description="for topics that do not exist yet")

@@ -2,7 +2,12 @@
 
 FHIR R4 itself (types, base cardinalities, unknown elements) is checked by ``shared.kit.fhir.parse``. On top of it the
 differentials of the guide are laid, from the base profile to the derived one. US Core 7.0.0, on which some of them
-stand, is not among the definitions: what it requires of the resources that are sent stands in ``US_CORE``.
+stand, is not among the definitions: what it requires of the resources that are sent stands in ``US_CORE``, from memory.
+
+Not checked are: must-support; codes of value sets that are not among the definitions (LOINC's, SNOMED's, US Core's,
+HRex's); of X12's, whose codes are not published, more than the code system; invariants but those in ``CONSTRAINTS``,
+which are written out by hand; ext-1 apart, FHIR R4's own invariants; the order of slices; what a reference that leads
+out of the Bundle leads to. ``tests/unit/prior_authorization/test_checker.py`` breaks each rule that is sent by.
 """
 
 from __future__ import annotations
@@ -234,8 +239,7 @@ class Profiles:
                 continue
             sent.problems.extend(_flaws_of_url(url, resource, f"{path}.fullUrl"))
             sent.problems.extend(_unresolved(resource, f"{path}.resource", url or "", sent))
-            for named in _declared(resource):
-                self._by(named, resource, f"{path}.resource", sent, sent.problems)
+            self._declared(resource, f"{path}.resource", sent)
             self._extensions(resource, f"{path}.resource", resource.get("resourceType", ""), sent.problems)
         return list(dict.fromkeys(sent.problems))
 
@@ -246,13 +250,18 @@ class Profiles:
             parse(resource, resource["resourceType"])
         except Invalid as refusal:
             sent.problems.extend(Problem(flaw.path, flaw.reason) for flaw in refusal.flaws)
-        if not profiles:
+        self._declared(resource, path, sent, profiles)
+        self._extensions(resource, path, resource["resourceType"], sent.problems)
+
+    def _declared(self, resource: Json, path: str, sent: Sent, profiles: Sequence[str] | None = None) -> None:
+        """Check a resource by the profiles it says, or these; one without any, or of an unknown one, is a problem."""
+        named = _declared(resource) if profiles is None else profiles
+        if not named:
             sent.problems.append(Problem(f"{path}.meta.profile", "names no profile to check by"))
-        for profile in profiles:
+        for profile in named:
             if _bare(profile) not in self._definitions:
                 sent.problems.append(Problem(f"{path}.meta.profile", f"{profile} is not among the definitions"))
             self._by(profile, resource, path, sent, sent.problems)
-        self._extensions(resource, path, resource["resourceType"], sent.problems)
 
     def _by(self, profile: str, resource: Json, path: str, sent: Sent, into: list[Problem]) -> None:
         """Check a value (a resource, or a data type) by a profile that is among the definitions."""
@@ -486,6 +495,9 @@ class Profiles:
 
     def _extension(self, extension: Json, path: str, at: str, into: list[Problem]) -> None:
         url = extension.get("url", "")
+        valued = any(name.lstrip("_").startswith("value") for name in extension)
+        if valued == bool(extension.get("extension")):
+            into.append(Problem(path, "must have a value or parts, and not both (ext-1)"))
         if "/" not in url or url in ELSEWHERE:
             return
         definition = self._definitions.get(url)

@@ -265,7 +265,7 @@ class KafkaBus:
         )
         try:
             await consumer.start()
-            there = sorted(await self._partitions_of(consumer, topic))
+            there = await self._partitions_of(topic)
             wanted = there if keys is None else sorted({partition_of(key, there) for key in keys})
             if not wanted:
                 return
@@ -279,10 +279,17 @@ class KafkaBus:
         finally:
             await consumer.stop()
 
-    async def _partitions_of(self, consumer: AIOKafkaConsumer, topic: str) -> set[int]:
-        if topic not in await consumer.topics():
+    async def _partitions_of(self, topic: str) -> list[int]:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self._servers, client_id=self._client_id)
+        await admin.start()
+        try:
+            # Of all topics: a broker may make one that it is asked for by name.
+            found = [each["partitions"] for each in await admin.describe_topics() if each["topic"] == topic]
+        finally:
+            await admin.close()
+        if not found:
             raise ReadFailed(f"there is no topic {topic}")
-        return consumer.partitions_for_topic(topic) or set()
+        return sorted(part["partition"] for part in found[0])
 
     async def _to_the_end(self, consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> AsyncIterator[Batch]:
         clock = asyncio.get_running_loop().time

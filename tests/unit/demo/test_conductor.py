@@ -12,7 +12,7 @@ import pytest
 
 from deploy.demo import traces
 from deploy.demo.api import Api, NoAnswer, Refusal
-from deploy.demo.conductor import SERVICES, TOGETHER, Conductor, Restless
+from deploy.demo.conductor import ONE_EACH, SERVICES, TOGETHER, Conductor, Restless
 from shared.kit.clock import FrozenClock
 
 NOW = datetime(2026, 6, 1, 14, tzinfo=UTC)
@@ -65,6 +65,47 @@ async def test_whatever_is_in_flight_keeps_time_from_moving(pulse: dict[str, Any
     with pytest.raises(Restless, match=why):
         await conductor(pulse).settle()
     assert await conductor(pulse, pulse, quiet()).settle() is None
+
+
+def half(part: int, read: int) -> dict[str, Any]:
+    """One of two members of a group: each reads one of two partitions, to which three events were written."""
+    return quiet(published={f"u.events:{part}": 3}, consumed={"h": {f"u.events:{part}": read}})
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "why"),
+    [
+        (quiet(), quiet(), None),
+        (quiet(), quiet(busy=1), "intake works"),
+        (half(0, 3), half(1, 3), None),
+        (half(0, 3), half(1, 2), "h has 1 to read"),
+        (half(0, 1), half(0, 3), None),
+    ],
+)
+async def test_a_service_of_several_processes_is_as_quiet_as_all_of_them(
+    first: dict[str, Any], second: dict[str, Any], why: str | None
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/next-due":
+            return httpx.Response(200, json={"at": None})
+        if request.url.host.startswith("intake"):
+            asked.append((request.url.host, request.url.params["stored"]))
+        told = {"intake": first, "intake-jobs": second}
+        return httpx.Response(200, json=told.get(request.url.host, quiet()))
+
+    processes = {**ONE_EACH, "intake": ("intake", "intake-jobs")}
+    urls = {name: f"http://{name}" for name in (*SERVICES, "intake-jobs", "payer", "gateway")}
+    api = Api(urls, lambda role: role, httpx.AsyncClient(transport=httpx.MockTransport(answer)))
+    one = Conductor(api, FrozenClock(NOW), patience=0.3, look_every=0.005, processes=processes)
+    if why is None:
+        assert await one.settle() is None
+        assert ("intake", "true") in asked, "one of them looks into the store that they share"
+    else:
+        with pytest.raises(Restless, match=why):
+            await one.settle()
+    assert ("intake-jobs", "true") not in asked
 
 
 async def test_work_outside_that_is_due_is_waited_for() -> None:
