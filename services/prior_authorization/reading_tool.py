@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from datetime import date
@@ -41,7 +42,14 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    return read(arguments.files)
+    try:
+        status = read(arguments.files)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads has heard enough; what Python still holds must not fail when it is flushed at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
 
 
 TOOL = Tool("read", "what payers' answers say, one JSON line a file", _arguments, _run)

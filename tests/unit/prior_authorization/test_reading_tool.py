@@ -112,6 +112,16 @@ def test_a_refused_file_does_not_keep_the_others_from_being_read(tmp_path: Path)
     assert subprocess.run([*command, good], capture_output=True, check=False).returncode == 0
 
 
+def test_a_reader_that_has_heard_enough_is_no_failure_to_tell_of(tmp_path: Path) -> None:
+    good = written(tmp_path, response(), "good.json")
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "services.prior_authorization", "read", good]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 # -- decisions ------------------------------------------------------------------------------------------------------
 
 
