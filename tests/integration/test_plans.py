@@ -29,6 +29,7 @@ LISTINGS: Mapping[str, tuple[Conditions, str]] = {
     "a FHIR search of a patient": ({"patient_id": "patient-7"}, "_id"),
     "a FHIR search of a payer": ({"payer_id": "payer-3", "_id": {"$gt": "0100"}}, "_id"),
     "a claim by its identifier": ({"claim_id": "claim-17"}, "_id"),
+    "any claim that was ever sent": ({"claim_ids": "older-17"}, "_id"),
 }
 
 
@@ -55,6 +56,7 @@ async def test_every_listing_of_authorizations_goes_by_an_index(mongodb_uri: str
                 payer_id=f"payer-{n % 20}",
                 patient_id=f"patient-{n % 200}",
                 claim_id=f"claim-{n}",
+                claim_ids=[f"older-{n}", f"claim-{n}"],
                 breaches_at=AT + timedelta(hours=n) if n % 4 else None,
             )
             for n in range(1000)
