@@ -70,7 +70,8 @@ class ItemAnswer:
 
     ``units`` are those granted, from the item's authorized detail or, where the payer granted something else, from
     ``addItem``, whose services are ``granted``. ``reasons`` are X12 886 codes. Dates are inclusive. ``reference`` is
-    the payer's administrative number, ``authorized`` the number of an earlier authorization of the item.
+    the payer's administrative number, ``authorized`` the number of an earlier authorization of the item, ``service``
+    the service that its authorized detail names.
     """
 
     sequence: int
@@ -84,6 +85,7 @@ class ItemAnswer:
     reasons: tuple[str, ...] = ()
     reference: str | None = None
     authorized: str | None = None
+    service: Coding | None = None
     added: bool = False
     granted: tuple[GrantAnswer, ...] = ()
 
@@ -268,8 +270,9 @@ def weigh(
     flaw = _flaw(answer, claim_id, {item.sequence for item in items}, now)
     if flaw is not None:
         return Unusable(flaw)
-    asked = {item.sequence: item.quantity for item in items if not item.dropped or all(i.dropped for i in items)}
-    words = _words(answer, asked)
+    counted = [item for item in items if not item.dropped or all(i.dropped for i in items)]
+    asked = {item.sequence: item.quantity for item in counted}
+    words = _words(answer, asked, {item.sequence: item.service for item in items})
     counting = [word for word in words if word.sequence in asked]
     missing = asked.keys() - {word.sequence for word in counting}
     action = roll_up([*(word.action for word in counting), *(ReviewAction.PENDED for _ in missing)])
@@ -392,17 +395,26 @@ def _flaw(answer: PayerAnswer, claim_id: str, requested: Collection[int], now: d
     return None if all(isinstance(each, int | None) for each in units) else "units-not-whole"
 
 
-def _words(answer: PayerAnswer, asked: Mapping[int, int]) -> tuple[ItemRuling, ...]:
+def _words(answer: PayerAnswer, asked: Mapping[int, int], services: Mapping[int, Coding]) -> tuple[ItemRuling, ...]:
     """The payer's word on each item, its own or the one on the whole claim, by number."""
     told = {item.sequence: item for item in answer.items}
     if answer.whole is not None and answer.whole.action is not None:
         told |= {sequence: replace(answer.whole, sequence=sequence) for sequence in asked if sequence not in told}
-    return tuple(_word(told[sequence], answer) for sequence in sorted(told))
+    return tuple(_word(told[sequence], answer, services.get(sequence)) for sequence in sorted(told))
 
 
-def _word(item: ItemAnswer, answer: PayerAnswer) -> ItemRuling:
+def _grants(item: ItemAnswer, asked: Coding | None) -> tuple[GrantAnswer, ...]:
+    """What stands in place of an item: what was added for it, or another service of its code system in its detail."""
+    if item.granted or item.service is None or asked is None or item.action not in GRANTED:
+        return item.granted
+    other = item.service.system == asked.system and item.service.code != asked.code
+    return (GrantAnswer(item.service, item.units),) if other else ()
+
+
+def _word(item: ItemAnswer, answer: PayerAnswer, asked: Coding | None) -> ItemRuling:
     if item.action is None:
         raise ValueError("an answer is weighed only where each of its items has a review action")
+    grants = _grants(item, asked)
     return ItemRuling(
         sequence=item.sequence,
         action=item.action,
@@ -413,7 +425,7 @@ def _word(item: ItemAnswer, answer: PayerAnswer) -> ItemRuling:
         reasons=item.reasons,
         human_reviewed=answer.human_reviewed,
         reference=_kept(_NUMBER, item.reference),
-        granted=tuple(Grant(service=grant.service, units=_whole_units(grant.units)) for grant in item.granted),
+        granted=tuple(Grant(service=grant.service, units=_whole_units(grant.units)) for grant in grants),
     )
 
 

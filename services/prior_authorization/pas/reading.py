@@ -391,6 +391,7 @@ def _item(item: Element, whole: Sequence[Element]) -> ItemAnswer:
         units=_authorized_units(item),
         reference=_extension_text(item, codes.ADMINISTRATION_REFERENCE),
         authorized=_extension_text(item, codes.AUTHORIZATION_NUMBER),
+        service=_authorized_service(item),
     )
     own, deeper = _reviews(item), _reviews_below(item)
     return _decided(answer, own if _told((*own, *deeper)) else (*whole, *own), deeper)
@@ -587,6 +588,12 @@ def _authorized_units(item: Element) -> Units | None:
     detail = item.extension(codes.ITEM_DETAIL)
     part = detail.extension("quantity") if detail is not None else None
     return _quantity(part, "valueQuantity") if part is not None else None
+
+
+def _authorized_service(item: Element) -> Coding | None:
+    detail = item.extension(codes.ITEM_DETAIL)
+    part = detail.extension("productOrServiceCode") if detail is not None else None
+    return next(iter(part.concept("valueCodeableConcept")), None) if part is not None else None
 
 
 def _quantity(holder: Element, name: str) -> Units | None:

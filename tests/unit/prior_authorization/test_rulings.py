@@ -155,6 +155,15 @@ def test_what_was_granted_otherwise_is_a_difference() -> None:
     assert differences(weighed(says(1, A1), says(2, A1, units=12), says(3, NA)), ASKED) == ()
 
 
+def test_another_service_in_the_items_detail_is_a_difference_and_one_of_another_system_is_none() -> None:
+    same, other = says(1, A1, service=CONSULT), says(2, A1, service=OTHER, units=12)
+    foreign = says(3, A1, service=Coding(system="https://codesystem.x12.org/005010/1365", code="1"))
+    (difference,) = differences(weighed(same, other, foreign), ASKED)
+    assert (difference.sequence, difference.granted, difference.units_granted) == (2, (OTHER,), 12)
+    denied = weighed(says(1, A1), says(2, A3, service=OTHER), says(3, A1))
+    assert [word.granted for word in denied.items] == [(), (), ()]
+
+
 def test_the_difference_is_shown_and_told() -> None:
     document = asking()
     assert hear(document, says(1, A1), says(2, A2, units=8), says(3, A3)) is Effect.TAKEN
