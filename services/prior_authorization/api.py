@@ -161,12 +161,16 @@ class TalkOffer(TalkTime):
 
 
 class TalkBody(BaseModel):
-    """The times that the payer offers, and until when it talks about the denial."""
+    """The times that the payer offers, until when it talks about the denial, and whose calendar is to have the talk.
+
+    Within the offers the clinician's own calendar decides, unless a person takes one.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     offers: list[TalkOffer] = Field(default=[], max_length=20)
     not_after: AwareDatetime | None = None
+    clinician_id: DocumentId | None = None
 
 
 class TalkEnd(BaseModel):
@@ -318,7 +322,8 @@ def _authorizations(rules: RuleBook) -> Routes:
     async def peer_to_peer(id: DocumentId, body: TalkBody, call: Call) -> Reply:
         """Ask for a talk with the payer's physician, or add the times that the payer offers."""
         offers = tuple(Offer(start=each.start, end=each.end) for each in body.offers)
-        return await call.change(Authorization, id, AskForTalk(offers=offers, not_after=body.not_after), ask_for_talk)
+        asked = AskForTalk(offers=offers, not_after=body.not_after, clinician_id=body.clinician_id)
+        return await call.change(Authorization, id, asked, ask_for_talk)
 
     @found.post("/{id}/peer-to-peer/book", roles=CHASERS | {Role.CLINICIAN, Role.SCHEDULER})
     async def book_peer_to_peer(id: DocumentId, body: TalkTime, call: Call) -> Reply:
@@ -560,6 +565,8 @@ def _denial(document: Authorization) -> dict[str, Any] | None:
 
 def _talk(talk: PeerToPeer) -> dict[str, Any]:
     return {
+        "id": talk.id,
+        "clinician_id": talk.clinician_id,
         "requested_at": shown.instant(talk.requested_at),
         "not_after": shown.instant(talk.not_after),
         "offers": [_time(offer) for offer in talk.offers],

@@ -11,6 +11,7 @@ from functools import partial
 
 from services.prior_authorization.model import Authorization, Contents, Member, RuleBook, State, authorization_id
 from services.prior_authorization.model.authorization import UNSENT
+from services.prior_authorization.model.contesting import CONTESTABLE, talk_placed
 from services.prior_authorization.model.evidence import forget
 from services.prior_authorization.model.lifetime import visits_told, visits_wanted
 from services.prior_authorization.model.member import learn
@@ -42,6 +43,7 @@ from shared.contracts.scheduling import (
     AppointmentFulfilled,
     AppointmentNoShow,
     AppointmentRescheduled,
+    TalkBooked,
 )
 from shared.kit.decisions import Ref, Want
 from shared.kit.reactions import Field, Reactions, on
@@ -77,6 +79,7 @@ def reactions(rules: RuleBook) -> tuple[Reactions, ...]:
             on(
                 TransferWanted, lambda event: (event.opens,), partial(open_transfer, rules), creates=True, wants=_before
             ),
+            on(TalkBooked, lambda event: (event.authorization_id,), talk_placed, when=CONTESTABLE),
             on(VisitsTold, lambda event: (event.authorization_id,), visits_told, when=_LIVE, wants=visits_wanted),
             on(ReferralCancelled, _relied_on, referral_ended, when=WITHDRAWABLE),
             on(ReferralFailed, _relied_on, referral_ended, when=WITHDRAWABLE),

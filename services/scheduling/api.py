@@ -18,6 +18,7 @@ from services.scheduling.model.appointment import ACTIVE, Appointment, Appointme
 from services.scheduling.model.approval import Approval, BeyondApproval
 from services.scheduling.model.calendar import Calendar, NewSlot, Slot, SlotStatus
 from services.scheduling.model.person import Person
+from services.scheduling.model.talk import Talk
 from shared.contracts.base import Coding
 from shared.contracts.referrals import Priority
 from shared.contracts.scheduling import CancelledBy
@@ -611,6 +612,44 @@ def _appointments() -> Routes:
     return routes
 
 
+# -- talks -------------------------------------------------------------------------------------------------------------
+
+
+def shown_talk(document: Talk) -> dict[str, Any]:
+    """A clinician's talk with a payer's physician as the API shows it."""
+    slot = document.place
+    return {
+        "id": document.id,
+        "version": document.version,
+        "state": document.state.value,
+        "authorization_id": document.authorization_id,
+        "patient_id": document.patient_id,
+        "resource_id": document.resource_id,
+        "offers": [{"start": shown.instant(each.start), "end": shown.instant(each.end)} for each in document.windows],
+        "slot_id": slot and slot.slot_id,
+        "start": slot and shown.instant(slot.start),
+        "end": slot and shown.instant(slot.end),
+        "local_start": slot and _local(slot.start, slot.timezone),
+    }
+
+
+def _talks() -> Routes:
+    routes = Routes("/talks", tags=("talks",))
+
+    @routes.get("", roles=READERS)
+    async def of_resource(resource: DocumentId, call: Call) -> Reply:
+        found = await call.find(Talk, "resource_id", resource, limit=500)
+        by_time = sorted(found, key=lambda each: (each.place is None, each.place and each.place.start, each.id))
+        return Reply(200, {"talks": [shown_talk(each) for each in by_time]})
+
+    @routes.get("/{talk_id}", roles=READERS)
+    async def read(talk_id: DocumentId, call: Call) -> Reply:
+        document = await call.read(Talk, talk_id)
+        return call.show(document, shown_talk(document))
+
+    return routes
+
+
 # -- FHIR -------------------------------------------------------------------------------------------------------------
 
 
@@ -674,4 +713,4 @@ async def _operation(call: Call, body: Mapping[str, object], decide: Decision, s
 
 def routes() -> tuple[Routes, ...]:
     """All routes of scheduling."""
-    return (_calendars(), _slot_routes(), _appointments(), _fhir_routes())
+    return (_calendars(), _slot_routes(), _appointments(), _talks(), _fhir_routes())

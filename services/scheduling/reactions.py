@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from services.scheduling.model import appointment as visit
-from services.scheduling.model import approval, calendar, person, referral
+from services.scheduling.model import approval, calendar, person, referral, talk
 from services.scheduling.model.appointment import LOOKING, Appointment, AppointmentState, appointment_id
 from services.scheduling.model.approval import Approval
 from services.scheduling.model.calendar import Calendar
 from services.scheduling.model.person import Person
 from services.scheduling.model.referral import EndedReferral
+from services.scheduling.model.talk import LIVE, Talk
+from services.scheduling.model.talk import LOOKING as TALK_LOOKING
 from shared.contracts.directory import HandOffAccepted, HandOffClosed
 from shared.contracts.intake import BarrierRecorded
 from shared.contracts.notifications import ReplyReceived
@@ -17,6 +19,8 @@ from shared.contracts.prior_authorization import (
     AuthorizationCancelled,
     AuthorizationDenied,
     AuthorizationNotRequired,
+    AuthorizationPeerToPeerClosed,
+    AuthorizationPeerToPeerOffered,
     AuthorizationUnitsUsed,
 )
 from shared.contracts.referrals import (
@@ -36,6 +40,7 @@ from shared.contracts.scheduling import (
     SlotReleased,
     SlotRequested,
     SlotsPublished,
+    TalkWanted,
 )
 from shared.kit.reactions import Field, Reactions, on
 
@@ -119,4 +124,26 @@ APPROVALS = Reactions(
     on(AuthorizationNotRequired, lambda event: [event.referral_id], approval.not_required),
 )
 
-REACTIONS = (CALENDARS, APPOINTMENTS, REFERRALS, PERSONS, APPROVALS)
+TALKS = Reactions(
+    Talk,
+    on(AuthorizationPeerToPeerOffered, lambda event: [event.talk_id], talk.offered, creates=True),
+    on(AuthorizationPeerToPeerClosed, lambda event: [event.talk_id], talk.closed, when=LIVE),
+    on(TalkWanted, lambda event: [event.talk_id], talk.look, when=TALK_LOOKING, wants=talk.slots_wanted),
+    on(SlotsPublished, Field("waiting_for", lambda event: event.resource_id), talk.slots_appeared, when=TALK_LOOKING),
+    on(
+        SlotBooked,
+        lambda event: [event.appointment_id],
+        talk.booked,
+        when=TALK_LOOKING,
+        otherwise=talk.not_wanted,
+    ),
+    on(
+        SlotRefused,
+        lambda event: [event.appointment_id],
+        talk.refused,
+        when=TALK_LOOKING,
+        wants=talk.slots_wanted,
+    ),
+)
+
+REACTIONS = (CALENDARS, APPOINTMENTS, REFERRALS, PERSONS, APPROVALS, TALKS)

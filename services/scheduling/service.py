@@ -11,6 +11,7 @@ from services.scheduling.model.approval import Approval
 from services.scheduling.model.calendar import Calendar
 from services.scheduling.model.person import Person
 from services.scheduling.model.referral import EndedReferral
+from services.scheduling.model.talk import Talk
 from services.scheduling.reactions import REACTIONS
 from shared.kit.service import Service
 from shared.kit.settings import KitSettings
@@ -24,7 +25,7 @@ def build(settings: Settings, http: httpx.AsyncClient) -> Service:
     """Scheduling's documents, reactions, jobs and routes. It calls nobody."""
     return Service(
         name="scheduling",
-        documents=(Calendar, Appointment, EndedReferral, Person, Approval),
+        documents=(Calendar, Appointment, EndedReferral, Person, Approval, Talk),
         reactions=REACTIONS,
         jobs=jobs(),
         routes=routes(),

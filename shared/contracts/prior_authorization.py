@@ -193,6 +193,33 @@ class AuthorizationCancelled(AuthorizationEvent):
     reason: str
 
 
+class TalkWindow(Value):
+    """From when until when a payer's physician can be reached."""
+
+    start: datetime
+    end: datetime
+
+
+class AuthorizationPeerToPeerOffered(AuthorizationEvent):
+    """A talk between a clinician and the payer's physician about a denial is wanted: at any time within ``offers``, or
+    at ``chosen`` where a person has picked one. Told again when either changes."""
+
+    type: ClassVar[str] = "authorization.peer-to-peer-offered.v1"
+    talk_id: str
+    clinician_id: str
+    offers: tuple[TalkWindow, ...]
+    chosen: TalkWindow | None = None
+    not_after: datetime
+
+
+class AuthorizationPeerToPeerClosed(AuthorizationEvent):
+    """The talk is over, or not wanted any more. ``outcome``: overturned, upheld, or not-held."""
+
+    type: ClassVar[str] = "authorization.peer-to-peer-closed.v1"
+    talk_id: str
+    outcome: str
+
+
 class Breach(Value):
     """What shows that a payer is late: the limit, where it is laid down and since when, and what was done meanwhile.
 

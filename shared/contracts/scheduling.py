@@ -108,6 +108,38 @@ class AppointmentEscalated(AppointmentEvent):
     owner: str
 
 
+class TalkEvent(Event):
+    """About one talk of a clinician with a payer's physician; the subject is ``talk_id``. No patient comes to it."""
+
+    topic: ClassVar[str] = "scheduling.events"
+    talk_id: str
+    authorization_id: str
+    patient_id: str
+    resource_id: str
+
+
+class TalkBooked(TalkEvent):
+    """The clinician's calendar has a place for it."""
+
+    type: ClassVar[str] = "talk.booked.v1"
+    start: datetime
+    end: datetime
+    timezone: str
+
+
+class TalkUnplaced(TalkEvent):
+    """No slot of the clinician's calendar is free within the times that the payer offers; it waits for one."""
+
+    type: ClassVar[str] = "talk.unplaced.v1"
+
+
+class TalkWanted(TalkEvent):
+    """A talk looks for a slot (subject: the talk). Private to scheduling."""
+
+    type: ClassVar[str] = "talk.wanted.v1"
+    topic: ClassVar[str] = "scheduling.slots"
+
+
 class SlotEvent(Event):
     """Between an appointment and the calendar that alone decides on its slots. Private to scheduling."""
 

@@ -31,7 +31,14 @@ from shared.contracts.intake import (
     PersonCoverage,
 )
 from shared.contracts.notifications import ChannelRevoked, ReplyIntent, ReplyReceived
-from shared.contracts.prior_authorization import ReviewAction
+from shared.contracts.prior_authorization import (
+    AuthorizationApproved,
+    AuthorizationDenied,
+    AuthorizationEvent,
+    AuthorizationPeerToPeerClosed,
+    AuthorizationPeerToPeerOffered,
+    ReviewAction,
+)
 from shared.contracts.referrals import (
     ReferralCancelled,
     ReferralClosed,
@@ -407,12 +414,42 @@ class SchedulingWalk(Walk[Alone]):
             partial(self.hear, BarrierRecorded(**need), self.patient),
             partial(self.hear, HandOffAccepted(**handed, service_id=self.id("service")), self.id("hand-off")),
             partial(self.hear, HandOffClosed(**handed, outcome=HandOffOutcome.CANCELLED), self.id("hand-off")),
+            self.offer_talk,
+            self.offer_talk,
+            partial(self.close_talk, "not-held"),
+            partial(self.close_talk, "upheld"),
+            partial(self.approve, AuthorizationApproved, action="A1", number="N", units_requested=2),
+            partial(self.approve, AuthorizationDenied, final=True),
             self.pass_hours(2),
             self.pass_hours(100),
         )
 
     async def told(self, event: Event) -> None:
         await self.hear(event, self.referral)
+
+    async def approve(self, kind: type[AuthorizationEvent], **fields: object) -> None:
+        """The payer grants so much, or nothing any more."""
+        ids = {"authorization_id": self.id("authorization"), "referral_id": self.referral, "patient_id": self.patient}
+        granted = {"units_granted": self.random.randint(0, 2)} if kind is AuthorizationApproved else {}
+        await self.hear(kind.model_validate({**ids, **fields, **granted}), ids["authorization_id"])
+
+    async def offer_talk(self) -> None:
+        """The payer's physician can be reached at one time or another, where the doctor may have a slot."""
+        start = self.harness.clock.now() + timedelta(hours=self.random.choice((0, 12, 24, 25)))
+        await self._talk(
+            AuthorizationPeerToPeerOffered,
+            clinician_id=self.doctor,
+            offers=[{"start": start, "end": start + timedelta(hours=self.random.choice((1, 12)))}],
+            not_after=start + timedelta(days=1),
+        )
+
+    async def close_talk(self, outcome: str) -> None:
+        await self._talk(AuthorizationPeerToPeerClosed, outcome=outcome)
+
+    async def _talk(self, kind: type[AuthorizationEvent], **fields: object) -> None:
+        ids = {"authorization_id": self.id("authorization"), "referral_id": self.referral, "patient_id": self.patient}
+        event = kind.model_validate({**ids, "talk_id": self.id("talk"), **fields})
+        await self.hear(event, ids["authorization_id"])
 
     async def publish(self) -> None:
         """One or two half hours tomorrow, at this time of day."""

@@ -16,14 +16,21 @@ from pydantic import model_validator
 from services.prior_authorization.model.answers import AskAnswer, Rejection, Ruling
 from services.prior_authorization.model.budget import Hours, Manner, next_poll
 from services.prior_authorization.model.clocks import Running, run, run_appeal
-from services.prior_authorization.model.denials import Denial, PeerToPeer
+from services.prior_authorization.model.denials import Denial, PeerToPeer, TalkOutcome
 from services.prior_authorization.model.evidence import Evidence, Need, Snapshot, missing, snapshot
 from services.prior_authorization.model.items import FIRST, Attachment, Item, Provider, one_item
 from services.prior_authorization.model.rules import Terms
 from services.prior_authorization.model.visits import Continuity, Visit, VisitStatus
 from services.prior_authorization.model.wanted import WANTED, WITHIN, WITHIN_EXPEDITED, Wanted, take_asks
 from shared.contracts.base import Coding
-from shared.contracts.prior_authorization import AuthorizationEscalated, Breach, ReviewAction
+from shared.contracts.prior_authorization import (
+    AuthorizationEscalated,
+    AuthorizationPeerToPeerClosed,
+    AuthorizationPeerToPeerOffered,
+    Breach,
+    ReviewAction,
+    TalkWindow,
+)
 from shared.kit.document import Document, Part
 
 AWAIT_MEMBER = timedelta(days=2)
@@ -424,6 +431,41 @@ class Authorization(Document):
         """The claim that the first of these identifiers which names one of ours names."""
         known = self.submissions if self.update is None else [*self.submissions, self.update]
         return next((sent for claim in claims for sent in known if sent.id == claim), None)
+
+    def move(self, to: StrEnum) -> None:
+        """Go to another state; there is nothing to talk over where no denial is contested."""
+        super().move(to)
+        if to not in (State.DENIED, State.APPEALING):
+            self.close_talk()
+
+    def offer_talk(self) -> None:
+        """Tell at which times a talk may be, where it is to have a place in a clinician's calendar."""
+        talk = self.talk
+        if talk is None or talk.id is None or talk.clinician_id is None or not talk.offers:
+            return
+        windows = tuple(TalkWindow(start=offer.start, end=offer.end) for offer in talk.offers)
+        chosen = TalkWindow(start=talk.chosen.start, end=talk.chosen.end) if talk.chosen is not None else None
+        self.record(
+            AuthorizationPeerToPeerOffered(
+                **self.announces(),
+                talk_id=talk.id,
+                clinician_id=talk.clinician_id,
+                offers=windows,
+                chosen=chosen,
+                not_after=talk.not_after,
+            )
+        )
+
+    def close_talk(self) -> None:
+        """No talk is wanted any more, if one was open."""
+        if self.talk is not None and self.talk.outcome is None:
+            self.tell_talk_closed(TalkOutcome.NOT_HELD)
+            self.talk.outcome = TalkOutcome.NOT_HELD
+
+    def tell_talk_closed(self, outcome: TalkOutcome) -> None:
+        """Have the clinician's calendar hear how an open talk ended."""
+        if self.talk is not None and self.talk.id is not None and self.talk.outcome is None:
+            self.record(AuthorizationPeerToPeerClosed(**self.announces(), talk_id=self.talk.id, outcome=outcome))
 
     def announces(self) -> dict[str, str]:
         """What every event of this document says of it: whose it is, and which referral relies on it now."""

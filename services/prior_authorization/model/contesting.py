@@ -41,11 +41,12 @@ from services.prior_authorization.model.denials import (
 )
 from services.prior_authorization.model.rules import AppealPolicy
 from shared.contracts.base import Coding
+from shared.contracts.scheduling import TalkBooked
 from shared.kit.decisions import Facts
 from shared.kit.document import derived_id
 from shared.kit.errors import Conflict, IllegalTransition
 
-_CONTESTABLE = frozenset({State.DENIED, State.APPEALING})
+CONTESTABLE = frozenset({State.DENIED, State.APPEALING})
 
 
 class Resubmit(BaseModel):
@@ -56,10 +57,12 @@ class Resubmit(BaseModel):
 
 
 class AskForTalk(BaseModel):
-    """Ask the payer for a peer-to-peer; ``offers`` are the times at which its physician can be reached."""
+    """Ask the payer for a peer-to-peer; ``offers`` are the times at which its physician can be reached,
+    ``clinician_id`` is whose calendar it is to have a place in."""
 
     offers: tuple[Offer, ...] = ()
     not_after: datetime | None = None
+    clinician_id: str | None = None
 
 
 class BookTalk(BaseModel):
@@ -209,12 +212,13 @@ def _done(correction: Correction, now: datetime) -> Correction:
 def ask_for_talk(document: Authorization, command: AskForTalk, facts: Facts, now: datetime) -> Authorization:
     """Ask for a talk about a denial, or add times that the payer offers. Raises Conflict where it is too late."""
     denial = document.denial
-    if document.state not in _CONTESTABLE or denial is None:
+    if document.state not in CONTESTABLE or denial is None:
         raise IllegalTransition("Authorization", document.state, State.DENIED)
     if denial.track is Track.ADMINISTRATIVE:
         raise Conflict("data are to be corrected: there is nothing to talk over")
     talk = document.talk
     if talk is None or talk.claim_id != denial.claim_id or talk.outcome is TalkOutcome.NOT_HELD:
+        document.close_talk()
         until = command.not_after or denial.since + TALK_WITHIN
         talk = PeerToPeer(claim_id=denial.claim_id, requested_at=now, not_after=until)
     if talk.outcome is not None:
@@ -224,6 +228,13 @@ def ask_for_talk(document: Authorization, command: AskForTalk, facts: Facts, now
     offers = {offer.start: offer for offer in (*talk.offers, *command.offers) if now <= offer.start < talk.not_after}
     talk.offers = tuple(offers[start] for start in sorted(offers))
     document.talk = talk
+    if command.clinician_id not in (None, talk.clinician_id):
+        document.tell_talk_closed(TalkOutcome.NOT_HELD)
+        talk.clinician_id = command.clinician_id
+        talk.id = derived_id(
+            document.id, "talk", denial.claim_id, talk.requested_at.isoformat(), str(talk.clinician_id)
+        )
+    document.offer_talk()
     if document.state is State.DENIED and talk.booked is None:
         document.expect(Owner.COORDINATOR, "peer-to-peer-to-be-booked", now, min(TALK, talk.not_after - now))
     return document
@@ -235,10 +246,25 @@ def book_talk(document: Authorization, command: BookTalk, facts: Facts, now: dat
     offer = next((each for each in talk.offers if each.start == command.start), None)
     if offer is None or offer.start < now:
         raise Conflict("this time is not offered")
-    talk.booked = offer
-    if document.state is State.DENIED:
-        document.expect(Owner.COORDINATOR, "peer-to-peer-outcome", now, offer.end - now + TALK)
+    talk.booked = talk.chosen = offer
+    document.offer_talk()
+    _await_outcome(document, offer, now)
     return document
+
+
+def talk_placed(document: Authorization, event: TalkBooked, facts: Facts, now: datetime) -> Authorization:
+    """The clinician's calendar has a place for the talk, within a time that the payer offers: that is when it is."""
+    talk = document.talk
+    if talk is None or talk.id != event.talk_id or talk.outcome is not None:
+        return document
+    talk.booked = Offer(start=event.start, end=event.end)
+    _await_outcome(document, talk.booked, now)
+    return document
+
+
+def _await_outcome(document: Authorization, offer: Offer, now: datetime) -> None:
+    if document.state is State.DENIED:
+        document.expect(Owner.COORDINATOR, "peer-to-peer-outcome", now, max(offer.end - now, timedelta()) + TALK)
 
 
 def end_talk(document: Authorization, command: EndTalk, facts: Facts, now: datetime) -> Authorization:
@@ -250,7 +276,9 @@ def end_talk(document: Authorization, command: EndTalk, facts: Facts, now: datet
     held = command.outcome is not TalkOutcome.NOT_HELD
     if held and (talk.booked is None or now < talk.booked.start):
         raise Conflict("no talk was booked that has begun")
-    talk.outcome, talk.held_at = command.outcome, now
+    talk.held_at = now
+    document.tell_talk_closed(command.outcome)
+    talk.outcome = command.outcome
     if document.state is not State.DENIED:
         return document
     if command.outcome is TalkOutcome.OVERTURNED:
@@ -273,7 +301,7 @@ def await_choice(document: Authorization, now: datetime) -> None:
 
 def _talk(document: Authorization) -> PeerToPeer:
     talk = document.talk
-    if talk is None or talk.outcome is not None or document.state not in _CONTESTABLE:
+    if talk is None or talk.outcome is not None or document.state not in CONTESTABLE:
         raise Conflict("no talk is open")
     return talk
 

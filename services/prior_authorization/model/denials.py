@@ -148,7 +148,15 @@ class Offer(Part):
 
 
 class PeerToPeer(Part):
-    """A talk between the ordering physician and the payer's: asked for, offered, booked, held."""
+    """A talk between the ordering physician and the payer's: asked for, offered, booked, held.
+
+    ``id`` and ``clinician_id`` are known where it has a place in a clinician's calendar, or looks for one; ``chosen``
+    is the offer that a person took.
+    """
+
+    id: str | None = None
+    clinician_id: str | None = None
+    chosen: Offer | None = None
 
     claim_id: str
     requested_at: datetime

@@ -286,7 +286,8 @@ BODIES: dict[tuple[str, str, str], Json] = {
     },
     ("prior_authorization", "POST", "/authorizations/{id}/extend-clock"): {"days": 14},
     ("prior_authorization", "POST", "/authorizations/{id}/peer-to-peer"): {
-        "offers": [{"start": "2026-03-05T15:00:00Z", "end": "2026-03-05T15:30:00Z"}]
+        "offers": [{"start": "2026-03-05T15:00:00Z", "end": "2026-03-05T15:30:00Z"}],
+        "clinician_id": PATIENT,
     },
     ("prior_authorization", "POST", "/authorizations/{id}/peer-to-peer/book"): {"start": "2026-03-05T15:00:00Z"},
     ("prior_authorization", "POST", "/authorizations/{id}/peer-to-peer/outcome"): {"outcome": "upheld"},

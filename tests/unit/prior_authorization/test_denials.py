@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,14 @@ from services.prior_authorization.model.denials import (
     track_of,
 )
 from shared.contracts.prior_authorization import ReviewAction
+from shared.contracts.scheduling import TalkBooked
 from shared.kit.auth import Role
 from tests.unit.prior_authorization.cases import (
     A1,
     A3,
     A3_DATA,
     NOW,
+    PAYER_ID,
     answer,
     answered,
     events,
@@ -39,6 +41,8 @@ from tests.unit.prior_authorization.cases import (
     sent,
     uid,
 )
+from tests.unit.prior_authorization.test_api import notice
+from tests.unit.prior_authorization.test_reading import review
 from tests.unit.prior_authorization.world import World
 
 
@@ -293,6 +297,8 @@ async def test_an_appeal_that_fails_goes_to_the_next_level_until_none_is_left(tm
 OFFER = {"start": "2026-03-04T15:00:00Z", "end": "2026-03-04T15:20:00Z"}
 """Two days after the denial."""
 
+CLINICIAN = uid("clinician")
+
 
 async def test_a_talk_is_asked_for_booked_and_held_and_the_payers_new_word_decides(tmp_path: Path) -> None:
     world = await denied("82", folder=tmp_path)
@@ -316,6 +322,94 @@ async def test_a_talk_is_asked_for_booked_and_held_and_the_payers_new_word_decid
         "2026-03-04T15:00:00.000Z",
         "overturned",
     )
+
+
+def told_of_talks(world: World) -> list[tuple[str, dict[str, Any]]]:
+    """What the public events say of talks, in their order."""
+    offered, closed = "authorization.peer-to-peer-offered.v1", "authorization.peer-to-peer-closed.v1"
+    return [(kind, each) for kind in (offered, closed) for each in world.told("tess", kind)]
+
+
+async def place(world: World, talk_id: str) -> None:
+    """The clinician's calendar has a place for a talk."""
+    document = await world.of("tess")
+    start = datetime.fromisoformat(OFFER["start"]) + timedelta(minutes=5)
+    event = TalkBooked(
+        talk_id=talk_id,
+        authorization_id=document.id,
+        patient_id=document.patient_id,
+        resource_id=CLINICIAN,
+        start=start,
+        end=start + timedelta(minutes=15),
+        timezone="America/Denver",
+    )
+    await world.arrive(event, talk_id)
+    await world.settle()
+
+
+async def test_a_talk_gets_its_place_from_the_clinicians_calendar(tmp_path: Path) -> None:
+    world = await denied("82", folder=tmp_path)
+    assert (await post(world, "peer-to-peer", {"offers": [OFFER], "clinician_id": CLINICIAN})).status_code == 200
+    await world.settle()
+    ((_, offered),) = told_of_talks(world)
+    assert (offered["clinician_id"], offered["offers"], "chosen" in offered) == (CLINICIAN, [OFFER], False)
+    await place(world, offered["talk_id"])
+    document = await world.of("tess")
+    assert document.wait is not None
+    assert document.wait.reason == "peer-to-peer-outcome"
+    talk = (await denial_of(world))["peer_to_peer"]
+    assert (talk["id"], talk["booked"]["start"]) == (offered["talk_id"], "2026-03-04T15:05:00.000Z")
+    await world.until(49)
+    await post(world, "peer-to-peer/outcome", {"outcome": "upheld"})
+    await world.settle()
+    kind, closed = told_of_talks(world)[-1]
+    assert (kind, closed["talk_id"], closed["outcome"]) == (
+        "authorization.peer-to-peer-closed.v1",
+        offered["talk_id"],
+        "upheld",
+    )
+
+
+async def test_the_time_that_a_person_takes_is_told_to_the_calendar(tmp_path: Path) -> None:
+    world = await denied("82", folder=tmp_path)
+    other = {"start": "2026-03-05T15:00:00Z", "end": "2026-03-05T15:20:00Z"}
+    await post(world, "peer-to-peer", {"offers": [OFFER, other], "clinician_id": CLINICIAN})
+    await post(world, "peer-to-peer/book", {"start": other["start"]})
+    await world.settle()
+    assert [each.get("chosen") for _, each in told_of_talks(world)] == [None, other]
+
+
+@pytest.mark.parametrize("end", ["accepted", "approved", "called-off", "another-clinician"])
+async def test_a_talk_that_is_not_needed_any_more_is_closed_once(end: str, tmp_path: Path) -> None:
+    world = await denied("82", folder=tmp_path)
+    await post(world, "peer-to-peer", {"offers": [OFFER], "clinician_id": CLINICIAN})
+    if end == "accepted":
+        await post(world, "accept-denial", None)
+    elif end == "called-off":
+        await post(world, "cancel", {"reason": "test"})
+    elif end == "approved":
+        newest = (await world.of("tess")).newest
+        assert newest is not None
+        await world.until(2)
+        item = {"itemSequence": 1, "adjudication": [review("A1", "AUTH-9")]}
+        async with world.harness.client(Role.SERVICE, subject="payer-simulator") as client:
+            body = notice(newest.id, world.harness.clock.now().isoformat(), item=[item])
+            heard = await client.post(f"/payers/{PAYER_ID}/notifications", json=body, headers=world.harness.key())
+        assert heard.status_code == 200, heard.text
+        await world.settle()
+        assert (await world.of("tess")).state is State.APPROVED
+    else:
+        await post(world, "peer-to-peer", {"clinician_id": uid("another clinician")})
+    await world.settle()
+    told = told_of_talks(world)
+    closed = [each for kind, each in told if kind.endswith("closed.v1")]
+    assert [(each["talk_id"], each["outcome"]) for each in closed] == [(told[0][1]["talk_id"], "not-held")]
+    offered = [each for kind, each in told if kind.endswith("offered.v1")]
+    assert len({each["talk_id"] for each in offered}) == (2 if end == "another-clinician" else 1)
+    await place(world, told[0][1]["talk_id"])
+    document = await world.of("tess")
+    assert document.talk is not None
+    assert document.talk.booked is None, "a place that comes too late changes nothing"
 
 
 async def test_a_talk_that_changed_nothing_leads_on_to_appeal(tmp_path: Path) -> None:
