@@ -382,6 +382,8 @@ class SchedulingWalk(Walk[Alone]):
         self.doctor, self.patient, self.referral = self.id("doctor"), days.patient(seed), days.referral(seed)
 
     def usual(self) -> Sequence[Act]:
+        if self.seed % 4 == 0:
+            return (self.publish, self.offer_talk, self.offer_talk, partial(self.close_talk, "upheld"))
         return (
             self.publish,
             partial(self.told, days.accepted(self.seed, earliest=self.harness.clock.now(), doctor=self.doctor)),
@@ -415,9 +417,7 @@ class SchedulingWalk(Walk[Alone]):
             partial(self.hear, HandOffAccepted(**handed, service_id=self.id("service")), self.id("hand-off")),
             partial(self.hear, HandOffClosed(**handed, outcome=HandOffOutcome.CANCELLED), self.id("hand-off")),
             self.offer_talk,
-            self.offer_talk,
             partial(self.close_talk, "not-held"),
-            partial(self.close_talk, "upheld"),
             partial(self.approve, AuthorizationApproved, action="A1", number="N", units_requested=2),
             partial(self.approve, AuthorizationDenied, final=True),
             self.pass_hours(2),

@@ -290,7 +290,7 @@ async def test_an_ill_formed_reference_in_the_address_is_named(door: Door, serve
             assert wrong not in answer.text
 
 
-OPTIONAL = {"referral_id", "requester_id", "performer_id", "specialist_id", "patient_id"}
+OPTIONAL = {"referral_id", "requester_id", "performer_id", "specialist_id", "patient_id", "clinician_id"}
 """References that some bodies may leave out."""
 
 
