@@ -251,19 +251,20 @@ class World:
         for group in process.bus.groups:
             if process.bus.waiting(group):
                 found.append(Actor(process, "react", f"react {group}", self._reading(process, group)))
+        now = self.clock.monotonic()
         for key, worker in chassis.workers.items():
-            name = f"due {key}"
-            if not worker.leases.holds():
-                found.append(Actor(process, "renew", name, self._renewing(worker)))
+            holds = now < worker.leases._until
+            if not holds:
+                found.append(Actor(process, "renew", f"due {key}", self._renewing(worker)))
             elif worker._rows and (worker._outcomes or (process.service, *worker.place) in due):
-                found.append(Actor(process, "due", name, worker.work))
-            if self._soon_over(worker):
-                found.append(Actor(process, "renew", name, self._renewing(worker)))
+                found.append(Actor(process, "due", f"due {key}", worker.work))
+            if self._soon_over(worker, now):
+                found.append(Actor(process, "renew", f"due {key}", self._renewing(worker)))
         return found
 
-    def _soon_over(self, worker: DueWorker) -> bool:
+    def _soon_over(self, worker: DueWorker, now: float) -> bool:
         """Whether a process would renew this lease by now: a third of it is over, or all, or there is more to take."""
-        return worker.leases.taking_over or self.clock.monotonic() > worker.leases._until - LEASE * 2 / 3
+        return now > worker.leases._until - LEASE * 2 / 3 or worker.leases.taking_over
 
     def _reading(self, process: Process, group: str) -> Callable[[], Awaitable[int]]:
         async def step() -> int:
@@ -404,7 +405,7 @@ class World:
                 if f"due {worker.key}" in process.busy:
                     continue
                 try:
-                    if self._soon_over(worker):
+                    if self._soon_over(worker, self.clock.monotonic()):
                         await worker.leases.renew()
                     await worker.sweep()
                 except (StoreUnavailable, Crash):

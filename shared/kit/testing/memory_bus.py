@@ -59,7 +59,10 @@ class MemoryBroker:
 
     def topic(self, name: str) -> list[list[Record]]:
         """The partitions of a topic, made where they are missing."""
-        return self.topics.setdefault(name, [[] for _ in range(self.partitions)])
+        found = self.topics.get(name)
+        if found is None:
+            found = self.topics[name] = [[] for _ in range(self.partitions)]
+        return found
 
     def append(self, message: Message) -> Record:
         """Add a message to its key's partition."""
@@ -92,12 +95,8 @@ class MemoryBroker:
 
     def lag(self) -> int:
         """How many records wait to be read and committed, over all groups."""
-        waiting = 0
-        for group in self.groups.values():
-            for topic in group.topics:
-                for partition, log in enumerate(self.topic(topic)):
-                    waiting += len(log) - group.committed.get((topic, partition), 0)
-        return waiting
+        there = sum(len(log) for group in self.groups.values() for name in group.topics for log in self.topic(name))
+        return there - sum(sum(group.committed.values()) for group in self.groups.values())
 
 
 @dataclass(slots=True)
