@@ -42,6 +42,8 @@ _LITTLE = 2_000
 """So many documents are stamped by one update, and read to be stamped."""
 
 _JOURNALED = WriteConcern(w="majority", j=True)
+_TAKEN = WriteConcern(w=1)
+"""For what may be forgotten in a crash: an event that is still in its outbox then is published twice."""
 
 Driver = Literal["pymongo", "motor"]
 
@@ -162,7 +164,11 @@ class MongoStore:
         if not operations:
             return outcomes
         async with _answering():
-            if self._one_commit is not None and await self._at_once(self._one_commit, collection, operations):
+            lost = await self._at_once(collection, operations)
+            if lost is not None:
+                for place in places:
+                    if writes[place].id in lost:
+                        outcomes[place] = Outcome.LOST
                 return outcomes
             bulk = [UpdateOne(*each, upsert=True) if isinstance(each, tuple) else each for each in operations]
             try:
@@ -190,7 +196,8 @@ class MongoStore:
         for id, upto in published:
             at.setdefault(upto, []).append(id)
         async with _answering():
-            result = await self._collection(collection).bulk_write(
+            emptying = self._collection(collection).with_options(write_concern=_TAKEN)
+            result = await emptying.bulk_write(
                 [
                     UpdateMany(
                         {"_id": {"$in": ids}, "sequence": upto}, {"$set": {"outbox": []}, "$unset": {"unsent": ""}}
@@ -200,7 +207,7 @@ class MongoStore:
                 ordered=False,
             )
             if result.matched_count < len(published):
-                await self._collection(collection).bulk_write(
+                await emptying.bulk_write(
                     [
                         UpdateOne({"_id": id}, {"$pull": {"outbox": {"sequence": {"$lte": upto}}}})
                         for id, upto in published
@@ -259,12 +266,13 @@ class MongoStore:
         if closing is not None:
             await closing
 
-    async def _at_once(
-        self, one_commit: OneCommit, collection: str, operations: Sequence[InsertOne[Any] | Update]
-    ) -> bool:
+    async def _at_once(self, collection: str, operations: Sequence[InsertOne[Any] | Update]) -> set[str] | None:
+        """The ids that lost, where all was done in one commit; see ``OneCommit``."""
+        if self._one_commit is None:
+            return None
         updates = [each for each in operations if isinstance(each, tuple)]
         inserts = [each for each in operations if not isinstance(each, tuple)]
-        return await one_commit.lands(self._collection(collection), inserts, updates)
+        return await self._one_commit.lands(self._collection(collection), inserts, updates)
 
     async def _all(self, cursor: Any) -> list[Found]:
         found: list[Found] = await (cursor.to_list(length=None) if self._motor else cursor.to_list())
