@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from shared.kit.document import Attempt, Document
 
@@ -18,16 +18,14 @@ M = TypeVar("M")
 F = TypeVar("F", bound=Document)
 
 
-@dataclass(frozen=True, slots=True)
-class Ref:
+class Ref(NamedTuple):
     """A fact wanted by its id."""
 
     document: type[Document]
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Where:
+class Where(NamedTuple):
     """Facts wanted by an indexed field; at most ``limit`` of them, ordered by id."""
 
     document: type[Document]

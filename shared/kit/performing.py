@@ -28,6 +28,12 @@ from shared.kit.telemetry import Telemetry, about, log, where_raised
 _AGAIN = 3
 """How often a write is tried on fresh documents before the batch is given back."""
 
+_PORTION = 128
+"""So many records are read, called and written together."""
+
+_LANES = 3
+"""So many portions are in work at once: one is read, one called, one written."""
+
 
 @dataclass(frozen=True, slots=True)
 class Performing:
@@ -119,29 +125,46 @@ class Performer(Reader):
         """By attempt: what came of calls whose write has not landed yet; a batch that is given again looks here."""
 
     async def apply(self, received: Sequence[Received]) -> Poisoned:
-        """Make these calls and write what came of them: each is settled, withdrawn, or left for later."""
-        poison: Poisoned = []
-        gate = asyncio.Semaphore(self.row.concurrency)
-        for jobs in self._portions(await self._jobs(received, poison)):
-            withdrawn = [job for job in jobs if job.withdrawn]
-            ready = await self._begun([job for job in jobs if not job.withdrawn])
-            await asyncio.gather(*(self._make(job, gate) for job in ready))
-            await self._write([*ready, *withdrawn], poison)
-            for job in ready:
-                self._outcomes.pop(job.attempt, None)
-        return poison
+        """Make these calls and write what came of them: each is settled, withdrawn, or left for later.
 
-    def _portions(self, jobs: Sequence[MadeCall]) -> Iterable[list[MadeCall]]:
-        """What is begun, called and written together: everything that may be called again, and of the rest no more
-        than may be in flight, since whatever is written as begun when this process dies ends unknown."""
+        In portions, so that some are read or written while others are called.
+        """
+        gate, lanes, once = asyncio.Semaphore(self.row.concurrency), asyncio.Semaphore(_LANES), asyncio.Lock()
+
+        async def through(items: Sequence[Received]) -> Poisoned:
+            async with lanes:
+                return await self._portion(items, gate, once)
+
+        portions = [received[first : first + _PORTION] for first in range(0, len(received), _PORTION)]
+        # All come to their end, also where one fails: a batch that is given back has nothing in flight.
+        ended = await asyncio.gather(*map(through, portions), return_exceptions=True)
+        for each in ended:
+            if isinstance(each, BaseException):
+                raise each
+        return [record for poisoned in ended if not isinstance(poisoned, BaseException) for record in poisoned]
+
+    async def _portion(self, items: Sequence[Received], gate: asyncio.Semaphore, one_by_one: asyncio.Lock) -> Poisoned:
+        """Make one portion's calls: at once what may be called again, of the rest no more than may be in flight, since
+        whatever is written as begun when this process dies ends unknown."""
+        poison: Poisoned = []
         freely: list[MadeCall] = []
         once: list[MadeCall] = []
-        for job in jobs:
+        for job in await self._jobs(items, poison):
             again = job.called or job.withdrawn or self.row.deduplicates(job.held.document)
             (freely if again else once).append(job)
-        yield freely
+        await self._through(freely, gate, poison)
         for first in range(0, len(once), self.row.concurrency):
-            yield once[first : first + self.row.concurrency]
+            async with one_by_one:
+                await self._through(once[first : first + self.row.concurrency], gate, poison)
+        return poison
+
+    async def _through(self, jobs: Sequence[MadeCall], gate: asyncio.Semaphore, poison: Poisoned) -> None:
+        """Begin, call and write these."""
+        ready = await self._begun([job for job in jobs if not job.withdrawn])
+        await asyncio.gather(*(self._make(job, gate) for job in ready))
+        await self._write([*ready, *(job for job in jobs if job.withdrawn)], poison)
+        for job in ready:
+            self._outcomes.pop(job.attempt, None)
 
     async def _jobs(self, items: Sequence[Received], poison: Poisoned) -> list[MadeCall]:
         """The attempts that are still open, read again behind the write of their intention, and checked."""
