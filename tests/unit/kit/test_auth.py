@@ -256,3 +256,38 @@ async def test_a_key_set_that_cannot_be_read_is_like_none(desk: Desk, published:
 
     with pytest.raises((Unavailable, Unauthenticated)):
         await desk.caller(desk.issuer.token())
+
+
+async def test_a_token_that_held_holds_no_longer_than_it_says(desk: Desk) -> None:
+    """Its signature is checked once; its expiry, and that its key is still the issuer's, every time."""
+    soon = int(desk.clock.real().timestamp()) + 60
+    token = desk.forged({"kid": "test"}, exp=max(soon, int(SystemClock().real().timestamp()) + 60))
+    assert (await desk.caller(token)).subject == "tester"
+    verified = desk.verifier._held.copy()
+    assert (await desk.caller(token)).subject == "tester"
+    assert list(desk.verifier._held.values()) == list(verified.values()), "it was not checked again"
+
+    desk.clock.pass_(max(0.0, next(iter(verified.values())).until - desk.clock.real().timestamp()))
+    await desk.caller(token)
+
+    assert next(iter(desk.verifier._held.values())) is not next(iter(verified.values())), "it was checked anew"
+
+
+async def test_a_token_whose_key_the_issuer_took_back_holds_no_longer(desk: Desk) -> None:
+    token = desk.issuer.token(Role.OPERATOR)
+    await desk.caller(token)
+
+    desk.issuer = TestIssuer()
+    desk.clock.pass_(KEYS_KEPT + 1)
+
+    with pytest.raises(Unauthenticated):
+        await desk.caller(token)
+
+
+async def test_no_more_tokens_are_kept_than_there_is_room_for(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.kit.auth.TOKENS_KEPT", 2)
+    tokens = [desk.issuer.token(Role.OPERATOR, subject=f"op-{number}") for number in range(3)]
+    for token in tokens:
+        await desk.caller(token)
+
+    assert [held.caller.subject for held in desk.verifier._held.values()] == ["op-1", "op-2"]
