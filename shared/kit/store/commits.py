@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pymongo import InsertOne, UpdateOne
+from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError, ConnectionFailure, OperationFailure, PyMongoError
 from pymongo.write_concern import WriteConcern
 
@@ -33,21 +33,24 @@ _ASKED_EVERY = 30.0
 class OneCommit:
     """How bulks are committed on the server of ``client``."""
 
-    def __init__(self, client: Any, concern: WriteConcern) -> None:
+    def __init__(self, client: Any, concern: WriteConcern, *, wanted: bool = True) -> None:
+        """``wanted`` False where the driver's sessions are not asked for."""
         self._client = client
         self._concern = concern
+        self._possible = wanted
         self._wanted = False
         self._asked_at = float("-inf")
 
-    async def lands(
-        self, collection: Any, inserts: Sequence[InsertOne[Any]], updates: Sequence[Update]
-    ) -> set[str] | None:
-        """The ids whose updates lost, once all others and the inserts were done, in one commit.
+    async def lands(self, collection: Any, updates: Sequence[Update]) -> set[str] | None:
+        """The ids whose updates lost, once all others were done, in one commit.
+
+        Between its one write and its commit a transaction says nothing else: whoever waits for a document of it holds
+        the server's lock on the collection meanwhile, and would wait for ever for one that waits for that lock.
 
         None where nothing was done: it is not for here, or somebody else changed one of the documents meanwhile.
         Raises PyMongoError where the server does not answer: what was asked may or may not have happened.
         """
-        if len(updates) < _WORTH_IT or not await self._is_wanted():
+        if not self._possible or len(updates) < _WORTH_IT or not await self._is_wanted():
             return None
         # In one order everywhere: two bulks that each wait for a document of the other's would wait for ever.
         ordered = sorted(updates, key=lambda update: str(update[0]["_id"]))
@@ -60,8 +63,8 @@ class OneCommit:
                 writes = [
                     UpdateOne({"_id": where["_id"]}, change) for where, change in ordered if where["_id"] not in lost
                 ]
-                if writes or inserts:
-                    await collection.bulk_write([*writes, *inserts], ordered=False, session=session)
+                if writes:
+                    await collection.bulk_write(writes, ordered=False, session=session)
             except (BulkWriteError, OperationFailure):
                 await _taken_back(session)
                 return None

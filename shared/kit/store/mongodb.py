@@ -95,7 +95,7 @@ class MongoStore:
         self._motor = driver == "motor"
         self._client = _client(uri, driver, timeout)
         self._database = self._client.get_database(database, write_concern=_JOURNALED)
-        self._one_commit = None if self._motor else OneCommit(self._client, _JOURNALED)
+        self._one_commit = OneCommit(self._client, _JOURNALED, wanted=not self._motor)
 
     def _collection(self, name: str) -> Any:
         return self._database[name]
@@ -152,37 +152,47 @@ class MongoStore:
         is refused with a duplicate key, which it does report. Documents are never deleted, so no upsert inserts.
         """
         outcomes: list[Outcome | Unstorable] = [Outcome.WON] * len(writes)
-        operations: list[InsertOne[Any] | Update] = []
-        places: list[int] = []
+        operations: dict[int, InsertOne[Any] | Update] = {}
         for place, write in enumerate(writes):
             try:
-                operations.append(_operation(write))
+                operations[place] = _operation(write)
             except Unstorable as refusal:
                 outcomes[place] = refusal
-            else:
-                places.append(place)
         if not operations:
             return outcomes
         async with _answering():
-            lost = await self._at_once(collection, operations)
+            updates = {place: each for place, each in operations.items() if isinstance(each, tuple)}
+            lost = await self._one_commit.lands(self._collection(collection), list(updates.values()))
             if lost is not None:
-                for place in places:
+                for place in updates:
+                    del operations[place]
                     if writes[place].id in lost:
                         outcomes[place] = Outcome.LOST
-                return outcomes
-            bulk = [UpdateOne(*each, upsert=True) if isinstance(each, tuple) else each for each in operations]
-            try:
-                await self._collection(collection).bulk_write(bulk, ordered=False)
-            except BulkWriteError as error:
-                for failure in error.details.get("writeErrors", ()):
-                    place = places[failure["index"]]
-                    if failure["code"] == _DUPLICATE_KEY:
-                        outcomes[place] = Outcome.LOST
-                    else:
-                        outcomes[place] = Unstorable(f"was refused by the store (code {failure['code']})")
-                if error.details.get("writeConcernErrors"):
-                    raise StoreUnavailable("WriteConcernError") from error
+            await self._bulk(collection, operations, outcomes)
         return outcomes
+
+    async def _bulk(
+        self,
+        collection: str,
+        operations: Mapping[int, InsertOne[Any] | Update],
+        outcomes: list[Outcome | Unstorable],
+    ) -> None:
+        """Do these in one bulk, and note at their places which lost or were refused."""
+        if not operations:
+            return
+        bulk = [UpdateOne(*each, upsert=True) if isinstance(each, tuple) else each for each in operations.values()]
+        places = list(operations)
+        try:
+            await self._collection(collection).bulk_write(bulk, ordered=False)
+        except BulkWriteError as error:
+            for failure in error.details.get("writeErrors", ()):
+                place = places[failure["index"]]
+                if failure["code"] == _DUPLICATE_KEY:
+                    outcomes[place] = Outcome.LOST
+                else:
+                    outcomes[place] = Unstorable(f"was refused by the store (code {failure['code']})")
+            if error.details.get("writeConcernErrors"):
+                raise StoreUnavailable("WriteConcernError") from error
 
     async def sent(self, collection: str, published: Sequence[tuple[str, int]]) -> None:
         """Take published events out of the outboxes.
@@ -265,14 +275,6 @@ class MongoStore:
         closing = self._client.close()
         if closing is not None:
             await closing
-
-    async def _at_once(self, collection: str, operations: Sequence[InsertOne[Any] | Update]) -> set[str] | None:
-        """The ids that lost, where all was done in one commit; see ``OneCommit``."""
-        if self._one_commit is None:
-            return None
-        updates = [each for each in operations if isinstance(each, tuple)]
-        inserts = [each for each in operations if not isinstance(each, tuple)]
-        return await self._one_commit.lands(self._collection(collection), inserts, updates)
 
     async def _all(self, cursor: Any) -> list[Found]:
         found: list[Found] = await (cursor.to_list(length=None) if self._motor else cursor.to_list())

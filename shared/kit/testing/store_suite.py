@@ -236,6 +236,20 @@ class StoreSuite:
 
         assert {raw["version"] for raw in await store.find("meet", {})} == {6}
 
+    async def test_bulks_that_create_and_change_end_while_outboxes_are_emptied(self, store: Store) -> None:
+        """Emptying waits for a bulk that holds its documents, and the bulk for nothing that emptying holds."""
+        ids = [f"{n:02d}" for n in range(40)]
+        await seed(store, "both", *(recording(id, None, 1) for id in ids))
+
+        for version in range(1, 11):
+            writes = [recording(id, version, version + 1) for id in ids]
+            born = [fresh(f"born-{version}-{n:02d}") for n in range(20)]
+            emptying = (store.sent("both", [(id, version) for id in each]) for each in (ids[::-1], ids[20:] + ids[:20]))
+            outcomes, *_ = await asyncio.wait_for(asyncio.gather(store.write("both", [*writes, *born]), *emptying), 60)
+            assert outcomes == [WON] * (len(writes) + len(born))
+
+        assert [raw["version"] for raw in await store.find("both", {"_id": {"$in": ids}})] == [11] * len(ids)
+
     async def test_of_inserts_racing_for_one_id_exactly_one_wins(self, store: Store) -> None:
         outcomes = await asyncio.gather(*(store.write("born", [fresh("a", by=n)]) for n in range(6)))
 
