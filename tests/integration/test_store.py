@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -130,6 +131,37 @@ async def test_a_process_frozen_in_the_middle_of_a_bulk_holds_its_documents_for_
     assert "by" not in (await store.load("thing", ["3"]))[0]
     await client.close()
     await store.close()
+
+
+async def test_two_processes_that_change_and_empty_the_same_documents_never_wait_for_each_other(
+    mongodb_uri: str, driver: Driver
+) -> None:
+    """A publisher empties, and a new owner stamps, what another process is just writing, in whatever order."""
+    name = f"beside-{uuid4().hex}"
+    one, other = (MongoStore(mongodb_uri, name, driver=driver) for _ in range(2))
+    await one.ensure("thing", INDEXES)
+    ids = [f"{n:03d}" for n in range(200)]
+    assert await one.write("thing", [fresh(id, due=AT) for id in ids]) == [Outcome.WON] * len(ids)
+    over = asyncio.Event()
+
+    async def beside() -> None:
+        while not over.is_set():
+            with suppress(StoreUnavailable):  # Kept from it too often: what is left is emptied another time.
+                await other.sent("thing", [(id, 1) for id in reversed(ids)])
+            with suppress(StoreUnavailable):
+                await other.stamp("thing", {0: 1}, AT)
+
+    async def on() -> None:
+        for version in range(1, 11):
+            left = [Write(id, version, {"version": version + 1, "sequence": version}, [event(version)]) for id in ids]
+            assert await one.write("thing", left) == [Outcome.WON] * len(ids)
+        over.set()
+
+    await asyncio.wait_for(asyncio.gather(on(), beside()), 120)
+
+    assert {raw["version"] for raw in await one.find("thing", {})} == {11}
+    for store in (one, other):
+        await store.close()
 
 
 # -- a server that dies ---------------------------------------------------------------------------------------

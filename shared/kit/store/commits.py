@@ -4,15 +4,20 @@
 140 in a transaction). It also takes twice as long to find a document by its id and more as by its id alone (115 us an
 update against 65), so a transaction reads what its updates hang on, of all documents at once, and then updates by id:
 what it read holds until it commits, or the server refuses it for the conflict.
+
+By itself, an update of many documents waits on that server for one that a transaction holds, and lets nobody write to
+the collection meanwhile, that transaction included: both wait for ever. So such an update is a transaction too, which
+is refused where it would have to wait, and tried again.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pymongo import UpdateOne
+from pymongo import UpdateMany, UpdateOne
 from pymongo.errors import BulkWriteError, ConnectionFailure, OperationFailure, PyMongoError
 from pymongo.write_concern import WriteConcern
 
@@ -21,6 +26,10 @@ Update = tuple[dict[str, Any], Mapping[str, Any]]
 
 _WORTH_IT = 4
 """Fewer updates are as fast by themselves as with the round trip of a commit."""
+
+_TRIES = 8
+_FIRST_PAUSE = 0.005
+"""An update of many documents is tried so often, after a pause in seconds that doubles."""
 
 _LIFETIME = 2
 """Seconds after which the server takes back a transaction whose client says nothing more: a process that was frozen in
@@ -40,6 +49,8 @@ class OneCommit:
         self._possible = wanted
         self._wanted = False
         self._asked_at = float("-inf")
+        self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """By collection, whose turn it is in this process: two of ours need not refuse each other."""
 
     async def lands(self, collection: Any, updates: Sequence[Update]) -> set[str] | None:
         """The ids whose updates lost, once all others were done, in one commit.
@@ -56,7 +67,7 @@ class OneCommit:
         ordered = sorted(updates, key=lambda update: str(update[0]["_id"]))
         if len({where["_id"] for where, _ in ordered}) < len(ordered):
             return None  # Of two updates of one document, the second hangs on the first.
-        async with self._client.start_session() as session:
+        async with self._turns[collection.name], self._client.start_session() as session:
             await session.start_transaction(write_concern=self._concern)
             try:
                 lost = await _losers(collection, ordered, session)
@@ -75,6 +86,28 @@ class OneCommit:
                     raise
                 return None
         return lost
+
+    async def many(self, collection: Any, updates: Sequence[UpdateMany], concern: WriteConcern) -> int | None:
+        """How many documents these updates of many found, once they were done in one commit; None: it is not for here.
+
+        Raises PyMongoError where the server does not answer, or others kept changing the same documents.
+        """
+        if not self._possible or not await self._is_wanted():
+            return None
+        pause = _FIRST_PAUSE
+        for left in reversed(range(_TRIES)):
+            try:
+                async with self._turns[collection.name], self._client.start_session() as session:
+                    await session.start_transaction(write_concern=concern)
+                    done = await collection.bulk_write(list(updates), ordered=False, session=session)
+                    await session.commit_transaction()
+                    return int(done.matched_count)
+            except (BulkWriteError, OperationFailure):
+                if not left:
+                    raise
+            await asyncio.sleep(pause)
+            pause *= 2
+        raise AssertionError("the last try returns or raises")
 
     async def _is_wanted(self) -> bool:
         now = asyncio.get_running_loop().time()

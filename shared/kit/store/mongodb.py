@@ -205,25 +205,32 @@ class MongoStore:
         at: dict[int, list[str]] = {}
         for id, upto in published:
             at.setdefault(upto, []).append(id)
+        whole = [
+            UpdateMany({"_id": {"$in": ids}, "sequence": upto}, {"$set": {"outbox": []}, "$unset": {"unsent": ""}})
+            for upto, ids in at.items()
+        ]
         async with _answering():
-            emptying = self._collection(collection).with_options(write_concern=_TAKEN)
-            result = await emptying.bulk_write(
-                [
-                    UpdateMany(
-                        {"_id": {"$in": ids}, "sequence": upto}, {"$set": {"outbox": []}, "$unset": {"unsent": ""}}
-                    )
-                    for upto, ids in at.items()
-                ],
-                ordered=False,
-            )
-            if result.matched_count < len(published):
-                await emptying.bulk_write(
-                    [
-                        UpdateOne({"_id": id}, {"$pull": {"outbox": {"sequence": {"$lte": upto}}}})
-                        for id, upto in published
-                    ],
-                    ordered=False,
-                )
+            if await self._many(collection, whole, _TAKEN) == len(published):
+                return
+            upto_of = dict(published)
+            wanted = {"_id": {"$in": list(upto_of)}}
+            cursor = self._collection(collection).find(wanted, {"outbox.sequence": 1})
+            pulls: list[Update] = [
+                ({"_id": raw["_id"]}, {"$pull": {"outbox": {"sequence": {"$lte": upto_of[raw["_id"]]}}}})
+                for raw in await self._all(cursor)
+                if any(entry["sequence"] <= upto_of[raw["_id"]] for entry in raw.get("outbox", ()))
+            ]
+            if pulls and await self._one_commit.lands(self._collection(collection), pulls) is None:
+                taken = self._collection(collection).with_options(write_concern=_TAKEN)
+                await taken.bulk_write([UpdateOne(*pull) for pull in pulls], ordered=False)
+
+    async def _many(self, collection: str, updates: Sequence[UpdateMany], concern: WriteConcern) -> int:
+        """Do these updates of many documents; how many they found."""
+        chosen = self._collection(collection).with_options(write_concern=concern)
+        found = await self._one_commit.many(chosen, updates, concern)
+        if found is None:
+            found = int((await chosen.bulk_write(list(updates), ordered=False)).matched_count)
+        return found
 
     async def stamp(self, collection: str, slots: Mapping[int, int], until: datetime, queue: str = "") -> set[int]:
         """Raise the queue's epoch of each slot's documents that are due in it until ``until``; which slots are done.
@@ -256,7 +263,7 @@ class MongoStore:
 
     async def _stamp_all(self, collection: str, wanted: Conditions, epoch: int, stamped: str) -> None:
         async with _answering():
-            await self._collection(collection).update_many(dict(wanted), {"$set": {stamped: epoch}})
+            await self._many(collection, [UpdateMany(dict(wanted), {"$set": {stamped: epoch}})], _JOURNALED)
 
     async def append(self, collection: str, entries: Sequence[Mapping[str, Any]]) -> None:
         """Add entries that are never changed."""
