@@ -28,8 +28,8 @@ from tests.e2e.flow import Flow, Referred, flowing
 from tests.e2e.volume import until
 
 RATE = 2.0
-PATIENTS = 6
-ENOUGH = 6
+PATIENTS = 4
+ENOUGH = 4
 """Referrals that processes of either release must have accepted while both run, and that come behind it."""
 
 NOT_NEEDED = "patient-declined"

@@ -37,7 +37,7 @@ class Size:
     days: int
 
 
-SIZES = {"embedded": Size(10, 6, 1), "native": Size(150, 40, 14)}
+SIZES = {"embedded": Size(6, 4, 1), "native": Size(150, 40, 14)}
 
 ROLES = {role.process: role for role in all_roles()}
 GROUPS = [(reads.group, reads.topics) for role in ROLES.values() for reads in role.reads]
@@ -63,11 +63,11 @@ EDGE = 0.5
 
 @pytest.fixture(scope="module")
 def every_role(
-    running_stack: Stack, stack_kind: Foundation, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, stack_kind: Foundation, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
-    """On the native stack a process a role; on the embedded one, for want of time, a process a service."""
+    """On the native stack a process a role; on the embedded one, for want of time, the shared one's a service."""
     if stack_kind.name == "embedded":
-        yield running_stack
+        yield request.getfixturevalue("running_stack")
         return
     folder = tmp_path_factory.mktemp("roles")
     with Stack(folder, foundation=stack_kind, environment={"TRACE_SAMPLE_RATIO": "0"}, apart=True) as stack:

@@ -46,7 +46,7 @@ class Pace:
     measured: int
 
 
-PACES = {"embedded": Pace(2, 0.8, 12, 8), "native": Pace(8, 0.4, 160, 80)}
+PACES = {"embedded": Pace(2, 0.8, 12, 6), "native": Pace(8, 0.4, 160, 80)}
 
 
 @pytest.fixture(scope="module")

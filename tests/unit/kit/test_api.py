@@ -115,6 +115,21 @@ async def test_without_a_token_nothing_is_told_but_health(kit: Harness) -> None:
         assert (await nobody.get("/health/ready")).status_code == 200
 
 
+async def test_a_process_that_meets_a_document_of_a_newer_shape_is_not_ready_from_then_on(
+    kit: Harness, clerk: httpx.AsyncClient
+) -> None:
+    opened = (await open_box(clerk)).json()
+    newer = {"version": opened["version"] + 1, "shape": Box.shape_known + 1}
+    await kit.store.write(Box.collection, [Write(opened["id"], opened["version"], newer)])
+    assert (await clerk.get("/health/ready")).status_code == 200
+
+    is_problem(await clerk.get(f"/boxes/{opened['id']}"), 503, "unavailable")
+
+    ready = await clerk.get("/health/ready")
+    assert (ready.status_code, ready.json()["missing"]) == (503, ["release"])
+
+
+
 @pytest.mark.parametrize("role", sorted(set(Role) - {Role.COORDINATOR}))
 async def test_another_role_is_refused_before_anything_is_looked_at(kit: Harness, role: Role) -> None:
     async with kit.client(role) as client:
