@@ -13,15 +13,15 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import count, cycle
+from itertools import count
 from typing import Any
 
 import httpx
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from deploy.demo.world import specialists
 from deploy.embedded import Stack
 from shared.kit.clock import OffsetClock
+from shared.kit.document import derived_id
 from tests.bench.reminders_processes import at, passed
 
 TOPICS = ("intake.events", "referrals.events", "scheduling.events")
@@ -32,6 +32,7 @@ PATIENCE = 120.0
 _AGAIN_AFTER = 0.1
 _SLOT = timedelta(minutes=15)
 _SLOTS_A_DAY = 32
+_SPECIALISTS = 12
 _KNEE = {"system": "http://hl7.org/fhir/sid/icd-10-cm", "code": "M23.305"}
 _MRI = {"system": "http://www.ama-assn.org/go/cpt", "code": "73721"}
 
@@ -67,6 +68,7 @@ class Flow:
     overloads: Counter[str] = field(default_factory=Counter)
     referred: list[Referred] = field(default_factory=list)
     patients: list[str] = field(default_factory=list)
+    specialists: list[str] = field(default_factory=list)
     _asking: Counter[str] = field(default_factory=Counter)
     _told: dict[tuple[str, str], asyncio.Event] = field(default_factory=dict)
     _numbers: Any = field(default_factory=lambda: count(1))
@@ -75,8 +77,6 @@ class Flow:
         roles = ("coordinator", "clinician", "scheduler", "service")
         self._token = self.stack.token(*roles)
         self.clock = OffsetClock(self.stack.clock_offset_file)
-        self.specialists = [id for id, specialty in specialists() if specialty != "general"]
-        self._turns = cycle(self.specialists)
 
     # -- what is asked --------------------------------------------------------------------------------------
 
@@ -102,13 +102,17 @@ class Flow:
         return id
 
     async def open(self, days: int) -> None:
-        """Publish more slots of every specialist, from the day after tomorrow on, 32 a day."""
+        """List specialists of this flow's own, with 32 slots a day from the day after tomorrow on."""
         opening = (self.clock.now() + timedelta(days=2)).replace(hour=13, minute=0, second=0, microsecond=0)
         starts = [opening + timedelta(days=day) + _SLOT * n for day in range(days) for n in range(_SLOTS_A_DAY)]
         slots = [{"start": start.isoformat(), "end": (start + _SLOT).isoformat()} for start in starts]
         body = {"timezone": "America/Chicago", "slots": slots}
-        for id in self.specialists:
+        listed = {"specialty": "orthopedics"}
+        for number in range(_SPECIALISTS):
+            id = derived_id("specialist", self.run, str(number))
+            await self.ask("referrals", f"/specialists/{id}", f"listed-{id}", listed, method="PUT")
             await self.ask("scheduling", f"/calendars/{id}/slots", f"slots-{id}", body)
+            self.specialists.append(id)
 
     async def order(self, number: int, rate: float) -> None:
         """Order so many referrals, ``rate`` of them a second whatever the answers; returns once all are booked."""
@@ -130,7 +134,7 @@ class Flow:
     async def refer(self) -> None:
         """One referral, from its order to its booking; every pair of processes has its turn with the two requests."""
         number = next(self._numbers)
-        specialist = next(self._turns)
+        specialist = self.specialists[number % len(self.specialists)]
         body = {
             "patient_id": self.patients[number % len(self.patients)],
             "service": _MRI,
@@ -149,9 +153,9 @@ class Flow:
         self.referred.append(Referred(id, ordered_at, accepted_at))
 
     async def ask(
-        self, service: str, path: str, key: str, body: Mapping[str, Any], turn: int = 0
+        self, service: str, path: str, key: str, body: Mapping[str, Any], turn: int = 0, *, method: str = "POST"
     ) -> tuple[dict[str, Any], str]:
-        """POST until it is taken; the answer, and the address of the process whose ``turn`` it was.
+        """Ask until it is taken; the answer, and the address of the process whose ``turn`` it was.
 
         What kept it from being taken is noted. Raises AssertionError where it is wrong, or nobody takes it.
         """
@@ -161,7 +165,7 @@ class Flow:
             url = self.urls[service][turn % len(self.urls[service])]
             self._asking[url] += 1
             try:
-                answer = await self.http.post(url + path, headers=headers, json=body)
+                answer = await self.http.request(method, url + path, headers=headers, json=body)
             except httpx.TransportError as error:
                 self.failures.append(Failure(service, type(error).__name__, time.time()))
             else:
@@ -217,12 +221,13 @@ class Flow:
 
 @asynccontextmanager
 async def flowing(stack: Stack, run: str) -> AsyncIterator[Flow]:
-    """A flow over a running stack, with calendars published, that hears what is told from now on."""
+    """A flow over a running stack, that hears what is told from now on."""
     async with (
         httpx.AsyncClient(timeout=30, trust_env=False) as http,
-        AIOKafkaConsumer(bootstrap_servers=stack.broker_address, auto_offset_reset="earliest") as consumer,
+        AIOKafkaConsumer(*TOPICS, bootstrap_servers=stack.broker_address, auto_offset_reset="earliest") as consumer,
     ):
-        await _from_now_on(consumer)
+        for place, end in (await _ends(consumer)).items():
+            consumer.seek(place, end)
         flow = Flow(stack, http, run, {name: [stack.url(name)] for name in ("intake", "referrals", "scheduling")})
         listening = asyncio.ensure_future(flow.listen(consumer))
         try:
@@ -231,25 +236,25 @@ async def flowing(stack: Stack, run: str) -> AsyncIterator[Flow]:
             listening.cancel()
 
 
-async def _from_now_on(consumer: AIOKafkaConsumer) -> None:
-    await consumer.topics()
-    places = [TopicPartition(name, part) for name in TOPICS for part in consumer.partitions_for_topic(name) or ()]
-    consumer.assign(places)
-    for place, end in (await consumer.end_offsets(places)).items():
-        consumer.seek(place, end)
-
-
 async def lag(stack: Stack, groups: Sequence[tuple[str, Sequence[str]]]) -> int:
     """Records that these groups have not committed, of all their topics."""
+    topics = sorted({topic for _, read in groups for topic in read})
+    async with AIOKafkaConsumer(*topics, bootstrap_servers=stack.broker_address) as consumer:
+        ends = await _ends(consumer)
+    return sum(await asyncio.gather(*(_behind(stack, group, read, ends) for group, read in groups)))
+
+
+async def _behind(stack: Stack, group: str, topics: Sequence[str], ends: Mapping[TopicPartition, int]) -> int:
     behind = 0
-    for group, topics in groups:
-        async with AIOKafkaConsumer(
-            bootstrap_servers=stack.broker_address, group_id=group, enable_auto_commit=False
-        ) as consumer:
-            await consumer.topics()
-            places = [
-                TopicPartition(name, part) for name in topics for part in consumer.partitions_for_topic(name) or ()
-            ]
-            for place, end in (await consumer.end_offsets(places)).items():
+    async with AIOKafkaConsumer(bootstrap_servers=stack.broker_address, group_id=group) as consumer:
+        for place, end in ends.items():
+            if place.topic in topics:
                 behind += max(0, end - (await consumer.committed(place) or 0))
     return behind
+
+
+async def _ends(consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
+    places = consumer.assignment()
+    assert {place.topic for place in places} == consumer.subscription()
+    ends: dict[TopicPartition, int] = await consumer.end_offsets(places)
+    return ends

@@ -23,7 +23,7 @@ from shared.kit.store.port import Outcome
 from shared.kit.store.repository import Held, Repository
 from tests.bench.reminders_processes import Processes, Started
 from tests.checks.events import check_sequences
-from tests.e2e.evidence import Books, furnish_anew, outside, topics
+from tests.e2e.evidence import Books, outside, topics
 from tests.e2e.flow import Flow, Referred, flowing
 from tests.e2e.volume import until
 
@@ -77,9 +77,9 @@ def _true_when(met: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
 async def test_a_release_with_a_field_and_an_event_version_more_rolls_out_and_back_and_nothing_is_lost_or_dropped(
     stack: Stack, books: Books, processes: Processes
 ) -> None:
-    async with outside(stack) as (api, conductor):
-        await furnish_anew(stack, api, conductor, "release", slots_a_day=18)
+    async with outside(stack) as (_, conductor):
         async with flowing(stack, "release") as flow:
+            await flow.open(days=1)
             await flow.register(PATIENTS)
             over = asyncio.Event()
             async with asyncio.TaskGroup() as group:

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from deploy.demo.world import furnish
 from deploy.embedded import Stack
 from deploy.embedded.foundation import Foundation
 from deploy.roles import all_roles
 from tests.checks.events import check_sequences
-from tests.e2e.evidence import WIRING, Books, outside, topics
+from tests.e2e.evidence import WIRING, Books, topics
 from tests.e2e.flow import Failure, Flow, flowing, lag
 from tests.e2e.volume import until
 
@@ -79,8 +78,7 @@ async def test_every_process_restarts_in_turn_under_load_and_no_other_service_fa
 ) -> None:
     stack, size = every_role, SIZES[stack_kind.name]
     books = Books(stack)
-    async with outside(stack) as (api, _), flowing(stack, "restart") as flow:
-        await furnish(api, flow.clock.now(), "restart", slots_a_day=18)
+    async with flowing(stack, "restart") as flow:
         await flow.open(size.days)
         await flow.register(size.patients)
         holds = await _holds(flow, size.burst)
