@@ -90,7 +90,7 @@ def take(document: Authorization, answer: PayerAnswer, source: Source, now: date
         return unusable(document, "other-claim", source, now)
     weighed = weigh_for(document, submission, answer, source, now)
     if isinstance(weighed, Unusable):
-        if weighed.rejects:
+        if weighed.rejects and submission.ruling is None:
             submission.errors = rejections(answer)
         return unusable(document, weighed.reason, source, now)
     if submission is document.update:

@@ -110,6 +110,7 @@ def test_errors_of_what_is_decided_change_nothing_but_the_record(state: State) -
     before = (document.state, document.wait, document.current)
     document = notified(document, errors_alone(document.claim_id))
     assert (document.state, document.wait, document.current) == before
+    assert document.submissions[-1].errors == ()
     assert document.troubles[-1].reason == "rejected-72"
 
 
