@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SERVICES = ("intake", "referrals", "prior_authorization", "scheduling", "notifications", "directory")
+SERVICES = ("intake", "referrals", "prior_authorization", "scheduling", "notifications", "directory", "webhooks")
 
 CONFIG = "CARECTL_CONFIG"
 ADDRESSES = "CARECTL_SERVICES"

@@ -31,7 +31,7 @@ def main(given: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _embedded(folder: Path, console: Console) -> Iterator[Stage]:
-    console.print("starting broker, store, payer, gateways and six services ...")
+    console.print("starting broker, store, payer, gateways and the services ...")
     try:
         with Stack(folder, environment=_ENVIRONMENT) as stack:
             yield Stage(stack.addresses, stack.token, stack.clock_offset_file, traces=stack.traces)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from deploy.demo.api import Api, Json
 
-SERVICES = ("intake", "referrals", "prior_authorization", "scheduling", "notifications", "directory")
+SERVICES = ("intake", "referrals", "prior_authorization", "scheduling", "notifications", "directory", "webhooks")
 OUTSIDE = ("payer", "gateway")
 
 TOGETHER = timedelta(minutes=45)

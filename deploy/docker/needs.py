@@ -12,7 +12,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-ONLY_SOME = {"aiosmtplib": "aiosmtplib", "fhir-resources": "fhir", "fpdf2": "fpdf"}
+ONLY_SOME = {
+    "aiosmtplib": "aiosmtplib",
+    "fhir-resources": "fhir",
+    "fpdf2": "fpdf",
+    "standardwebhooks": "standardwebhooks",
+}
 """Distributions that not every service imports, by what they are imported as."""
 
 _PINNED = re.compile(r"^([a-z0-9][a-z0-9._-]*)==")

@@ -23,6 +23,7 @@ PROCESSES: Mapping[str, tuple[str, ...]] = {
         "sender-letter",
     ),
     "directory": ("api", "reactions", "jobs"),
+    "webhooks": ("api", "reactions", "jobs"),
 }
 """The roles that together do all of a service's work, none of it twice."""
 

@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("down", help="stop it")
     commands.add_parser("status", help="show its processes and addresses")
     token = commands.add_parser("token", help="print a token for the running stack")
-    token.add_argument("role", help="coordinator, clinician, scheduler, directory-editor, auditor, operator, service")
+    token.add_argument("role", help="coordinator, clinician, scheduler, directory-editor, auditor, operator ...")
     chosen = parser.parse_args(arguments)
     try:
         return _run(chosen)

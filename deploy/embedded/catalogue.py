@@ -11,7 +11,7 @@ from deploy.embedded.foundation import Foundation
 from deploy.embedded.ports import LOOPBACK, free_ports
 from deploy.embedded.supervision import Group, Program
 
-SERVICES = ("intake", "referrals", "prior_authorization", "scheduling", "notifications", "directory")
+SERVICES = ("intake", "referrals", "prior_authorization", "scheduling", "notifications", "directory", "webhooks")
 
 OUTSIDE = ("issuer", "payer", "gateway", "smtp")
 """The simulators, which share one process."""
@@ -88,6 +88,8 @@ class Catalogue:
             "SMTP_HOST": LOOPBACK,
             "SMTP_PORT": str(self._ports["smtp"]),
             "PUBLIC_URL": addresses[name],
+            "WEBHOOK_PLAIN_HTTP": "true",  # Receivers on this machine, and no others of its networks.
+            "OUTSIDE_ALSO": "127.0.0.0/8",
             "CLOCK_OFFSET_FILE": str(self._folder / CLOCK_FILE),
             "TRACES_FILE": str(self._folder / "traces" / f"{name}.jsonl"),
             "TRACE_SAMPLE_RATIO": "1",

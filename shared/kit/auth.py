@@ -35,6 +35,7 @@ class Role(StrEnum):
     AUDITOR = "auditor"
     OPERATOR = "operator"
     SERVICE = "service"
+    SUBSCRIBER = "subscriber"
 
 
 @dataclass(frozen=True, slots=True)

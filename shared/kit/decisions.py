@@ -37,15 +37,41 @@ class Where(NamedTuple):
 Want = Ref | Where
 
 
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """How an event came: what a decision needs that passes it on as it is. ``data`` is its JSON, unknown fields too."""
+
+    id: str
+    topic: str
+    subject: str
+    sequence: int
+    time: datetime
+    data: str
+    trace: str | None = None
+
+
 class Facts:
     """Read-only documents of the same service, loaded with the batch. Asking for what was not wanted is a fault.
 
     ``id`` is the id of the document that is decided on: what a decision that creates one of several must go by.
     """
 
-    def __init__(self, loaded: Mapping[Want, list[Any]] | None = None, id: str = "") -> None:
+    def __init__(
+        self,
+        loaded: Mapping[Want, list[Any]] | None = None,
+        id: str = "",
+        envelope: Callable[[], Envelope] | None = None,
+    ) -> None:
         self._loaded = loaded or {}
         self.id = id
+        self._envelope = envelope
+
+    @property
+    def envelope(self) -> Envelope:
+        """How the event came that is reacted to. Raises LookupError for a command or due time: there is none."""
+        if self._envelope is None:
+            raise LookupError("only a reaction is given an envelope")
+        return self._envelope()
 
     def get(self, document: type[F], id: str) -> F | None:
         """The fact with this id, or None where no such document is stored."""

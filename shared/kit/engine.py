@@ -13,13 +13,12 @@ from typing import Any
 from opentelemetry.trace import SpanKind
 from pydantic import ValidationError
 
-from shared.contracts.base import Event
 from shared.kit.bus.envelope import Received
 from shared.kit.decisions import Facts, Want
 from shared.kit.document import Document
 from shared.kit.errors import DomainError
 from shared.kit.parking import WAITS, Parking
-from shared.kit.reactions import Field, Reaction, Reactions
+from shared.kit.reactions import Field, OfSubject, Reaction, Reactions
 from shared.kit.reading import Poisoned, Reader
 from shared.kit.store.port import Found, Outcome, Unstorable
 from shared.kit.store.repository import Held, Repository, hold
@@ -157,6 +156,8 @@ class Reactor(Reader):
                     routes.append(
                         [] if value is None else by_field.setdefault(row.route.name, {}).setdefault(value, [])
                     )
+                elif isinstance(row.route, OfSubject):
+                    routes.append([row.route.id(item.record.topic, item.subject)])
                 else:
                     routes.append(list(dict.fromkeys(row.route(item.event))))
             except Exception as error:
@@ -251,7 +252,7 @@ class Reactor(Reader):
                 links=[item.trace] if own else [],
             )
             try:
-                known = self._facts_for(row, pair.id, item.event, document, facts)
+                known = self._facts_for(row, pair.id, item, document, facts)
                 decided = decide(document, item.event, known, self._repository.clock.now())
                 if decided is None and document is None:
                     return
@@ -278,15 +279,13 @@ class Reactor(Reader):
             self._check_storable(held, pair)
 
     def _facts_for(
-        self, row: Reaction, id: str, event: Event, document: Document | None, facts: dict[Want, list[Any]]
+        self, row: Reaction, id: str, item: Received, document: Document | None, facts: dict[Want, list[Any]]
     ) -> Facts:
-        if row.wants is None:
-            return Facts(id=id)
-        wants = list(row.wants(event, document))
+        wants = list(row.wants(item.event, document)) if row.wants is not None else []
         missing = [want for want in wants if want not in facts]
         if missing:
             raise _FactsMissing(missing)
-        return Facts({want: facts[want] for want in wants}, id)
+        return Facts({want: facts[want] for want in wants}, id, item.envelope)
 
     def _check_storable(self, held: Held[Any], pair: _Pair) -> None:
         """In a careful round each event's result is encoded at once, so that the one at fault is found."""

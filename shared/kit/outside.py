@@ -20,13 +20,21 @@ import httpx
 
 from shared.kit.clock import SystemClock
 from shared.kit.decisions import Refused, Unanswered
+from shared.kit.guard import Barred, Guard
 
 _NOT_TAKEN = frozenset({429, 503})
 
 
-def client(connections: int = 256) -> httpx.AsyncClient:
+_PACKED = b"content-encoding"
+
+
+class NotPublic(httpx.ConnectError):
+    """The address is one that a guard does not let be called; nothing was sent."""
+
+
+def client(connections: int = 256, guard: Guard | None = None) -> httpx.AsyncClient:
     """A client for a service's outside calls, with so many connections at most. To be closed."""
-    return _Client(_Wire(connections))
+    return _Client(_Wire(connections, guard))
 
 
 class _Client(httpx.AsyncClient):
@@ -59,8 +67,9 @@ _parsed = lru_cache(maxsize=1024)(httpx.URL)
 class _Wire(httpx.AsyncBaseTransport):
     """Sends httpx's requests with aiohttp. Only what was certainly not sent is told as a failure to connect."""
 
-    def __init__(self, connections: int) -> None:
+    def __init__(self, connections: int, guard: Guard | None = None) -> None:
         self._connections = connections
+        self._guard = guard
         self._session: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -82,26 +91,42 @@ class _Wire(httpx.AsyncBaseTransport):
     ) -> httpx.Response:
         """Send it to ``url``; the answer, to ``request``, read whole. Raises httpx's errors."""
         if self._session is None:  # It wants a running loop.
+            guard = self._guard
+            connector = aiohttp.TCPConnector(limit=self._connections, socket_factory=guard.socket if guard else None)
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._connections),
+                connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
-                trust_env=bool(getproxies()),  # With it, aiohttp also looks for a .netrc, at every request.
+                # With it, aiohttp also looks for a .netrc, at every request.
+                trust_env=guard is None and bool(getproxies()),
             )
         try:
             async with self._session.request(
                 request.method, url, headers=headers, data=content, allow_redirects=False, timeout=timeout
             ) as answer:
+                if self._guard is not None:
+                    return await self._beginning(answer, request, self._guard.most)
                 read = await answer.read()
                 return httpx.Response(answer.status, headers=answer.raw_headers, content=read, request=request)
         except aiohttp.ConnectionTimeoutError as error:
             raise httpx.ConnectTimeout(type(error).__name__) from error
         except aiohttp.ClientConnectorError as error:
-            raise httpx.ConnectError(type(error).__name__) from error
+            kind = NotPublic if isinstance(error.os_error, Barred) else httpx.ConnectError
+            raise kind(type(error).__name__) from error
         except TimeoutError as error:
             raise httpx.ReadTimeout(type(error).__name__) from error
         except (aiohttp.ClientError, OSError) as error:
             raise httpx.ReadError(type(error).__name__) from error
+
+    async def _beginning(self, answer: aiohttp.ClientResponse, request: httpx.Request, most: int) -> httpx.Response:
+        """An answer with no more of its body than ``most`` bytes, packed as it came; no more is taken of it."""
+        read = b""
+        while len(read) <= most and (part := await answer.content.readany()):
+            read += part
+        if len(read) > most:
+            answer.close()
+        headers = [pair for pair in answer.raw_headers if pair[0].lower() != _PACKED]
+        return httpx.Response(answer.status, headers=headers, content=read[:most], request=request)
 
     async def aclose(self) -> None:
         """Let go of the connections."""

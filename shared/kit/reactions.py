@@ -24,7 +24,14 @@ class Field:
     value: Callable[[Any], str | None]
 
 
-Route = Callable[[Any], Iterable[str]] | Field
+@dataclass(frozen=True, slots=True)
+class OfSubject:
+    """A route to the one document of an event's subject, whatever the event: its id is ``id(topic, subject)``."""
+
+    id: Callable[[str, str], str]
+
+
+Route = Callable[[Any], Iterable[str]] | Field | OfSubject
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,7 @@ class Reaction:
 
 def on(
     event: type[E],
-    route: Callable[[E], Iterable[str]] | Field,
+    route: Callable[[E], Iterable[str]] | Field | OfSubject,
     decide: Decision,
     *,
     when: Iterable[Any] | None = None,

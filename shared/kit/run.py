@@ -29,6 +29,7 @@ from shared.kit.bus.port import client_id
 from shared.kit.chassis import Chassis
 from shared.kit.clock import Clock, OffsetClock, SystemClock, random_id
 from shared.kit.errors import DomainError
+from shared.kit.guard import Guard
 from shared.kit.outside import client
 from shared.kit.parking import Parked, Parking, Which, summary, waiting, whole
 from shared.kit.service import ALL, API, JOBS, REACTIONS, Part, Service
@@ -81,6 +82,11 @@ def bus_of(name: str, settings: KitSettings, telemetry: Telemetry | None = None)
     )
 
 
+def guard_of(settings: KitSettings) -> Guard | None:
+    """What keeps a service's outside calls out of our own networks, where the settings want that."""
+    return Guard(settings.outside_also) if settings.outside_public_only else None
+
+
 def uvicorn_config(app: FastAPI, settings: KitSettings) -> uvicorn.Config:
     """How a process listens. No access log: addresses stay out of the logs, whoever made them."""
     return uvicorn.Config(
@@ -109,9 +115,9 @@ async def serve(name: str, settings: S, build: Callable[[S, httpx.AsyncClient], 
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    async with client() as http:
+    async with client() as http, client(guard=guard_of(settings)) as outside:
         chassis = Chassis(
-            build(settings, http),
+            build(settings, outside),
             settings,
             store=store_of(name, settings),
             bus=bus_of(name, settings, telemetry),

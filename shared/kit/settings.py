@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, IPvAnyNetwork
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _listed(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 class KitSettings(BaseSettings):
@@ -22,6 +26,11 @@ class KitSettings(BaseSettings):
     mongodb_uri: str = "mongodb://127.0.0.1:27017"
     mongodb_database: str | None = Field(None, description="the service's name by default")
     mongodb_driver: Literal["pymongo", "motor"] = "pymongo"
+
+    outside_public_only: bool = Field(False, description="make no outside call to an address that is not public")
+    outside_also: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_listed)] = Field(
+        (), description="networks that may be called all the same, separated by commas: 10.1.0.0/16,fd00::/8"
+    )
 
     http_host: str = "127.0.0.1"
     http_port: int = Field(8000, ge=0, le=65535)

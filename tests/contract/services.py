@@ -1,4 +1,4 @@
-"""The six services as they are declared, for tests that look at every one of them."""
+"""The services as they are declared, for tests that look at every one of them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from services.notifications import service as notifications
 from services.prior_authorization import service as prior_authorization
 from services.referrals import service as referrals
 from services.scheduling import service as scheduling
+from services.webhooks import service as webhooks
 from shared.kit.reactions import Reactions
 from shared.kit.service import Service
 
@@ -23,6 +24,7 @@ WIRING: Mapping[str, ModuleType] = {
     "prior_authorization": prior_authorization,
     "referrals": referrals,
     "scheduling": scheduling,
+    "webhooks": webhooks,
 }
 
 

@@ -13,7 +13,7 @@ from tests.e2e.evidence import Books
 
 @pytest.fixture(scope="package")
 def running_stack(tmp_path_factory: pytest.TempPathFactory, stack_kind: Foundation) -> Iterator[Stack]:
-    """Broker, store, simulators and six services. What a test kills it also restarts."""
+    """Broker, store, simulators and all services. What a test kills it also restarts."""
     # As in the demo: moving the clock wakes the workers at once, so they need not look often by themselves.
     environment = {"POLL_SECONDS": "1"}
     with Stack(tmp_path_factory.mktemp("stack"), foundation=stack_kind, environment=environment) as stack:

@@ -29,6 +29,7 @@ from services.referrals.model import Referral
 from services.scheduling import service as scheduling
 from services.scheduling.model.appointment import Appointment
 from services.scheduling.model.calendar import Calendar
+from services.webhooks import service as webhooks
 from shared.kit.chassis import published_topics
 from shared.kit.clock import OffsetClock
 from shared.kit.document import Document
@@ -51,6 +52,7 @@ WIRING: Mapping[str, ModuleType] = {
     "scheduling": scheduling,
     "notifications": notifications,
     "directory": directory,
+    "webhooks": webhooks,
 }
 
 

@@ -35,11 +35,12 @@ def explorations(tmp_path: Path) -> dict[str, Exploration]:
         ),
         "notifications": lambda: explore(lambda: walks.NotificationsPlace(deduplicates), walks.NotificationsWalk, MOST),
         "directory": lambda: explore(partial(Alone, directory.Settings, directory.build), walks.DirectoryWalk, MOST),
+        "webhooks": lambda: explore(walks.WebhooksPlace, walks.WebhooksWalk, MOST),
     }
 
 
 @pytest.mark.parametrize(
-    "service", ["intake", "referrals", "prior_authorization", "scheduling", "notifications", "directory"]
+    "service", ["intake", "referrals", "prior_authorization", "scheduling", "notifications", "directory", "webhooks"]
 )
 async def test_every_declared_transition_is_taken_and_no_other(
     service: str, explorations: dict[str, Exploration]

@@ -1,4 +1,4 @@
-"""The six services to walk through: what people, payers, gateways and other services may do to each."""
+"""The services to walk through: what people, payers, gateways and other services may do to each."""
 
 from __future__ import annotations
 
@@ -70,6 +70,8 @@ from tests.unit.referrals import cases as orders
 from tests.unit.referrals.test_fhir import service_request
 from tests.unit.referrals.test_walks import EVENTS
 from tests.unit.scheduling import world as days
+from tests.unit.webhooks.world import Answer, away, happening, ok, saying
+from tests.unit.webhooks.world import World as WebhooksWorld
 
 # -- intake -------------------------------------------------------------------------------------------------------
 
@@ -673,3 +675,78 @@ class DirectoryWalk(Walk[Alone]):
         handoff = await self.harness.stored(HandOff, handoff_id(self.patient, Barrier.TRANSPORTATION))
         if handoff is not None and handoff.offered_to is not None:
             await self.act(verb, {"service_id": handoff.offered_to})
+
+
+# -- webhooks -----------------------------------------------------------------------------------------------------
+
+
+class WebhooksPlace(WebhooksWorld):
+    """Webhooks, and a receiver that may be up, down or gone. Many walks' endpoints are there, each with its secret."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.receiver.checks = False
+
+    async def settle(self) -> None:
+        """Everything that is due happens."""
+        await self.harness.settle()
+
+
+class WebhooksWalk(Walk[WebhooksPlace]):
+    """One endpoint, and two referrals whose events it wants."""
+
+    def __init__(self, place: WebhooksPlace, seed: int) -> None:
+        super().__init__(place, seed)
+        self.endpoint: str | None = None
+
+    def usual(self) -> Sequence[Act]:
+        return (
+            self.subscribe,
+            partial(self.happen, "one"),
+            partial(self.happen, "two"),
+            partial(self.act, "pause"),
+            partial(self.happen, "one"),
+            partial(self.act, "resume"),
+            self.pass_hours(24 * 15),
+            partial(self.happen, "one"),
+        )
+
+    def surprises(self) -> Sequence[Act]:
+        return (
+            *(partial(self.answer, with_) for with_ in (saying(500), away, ok)),
+            *(self.pass_hours(hours) for hours in (0.3, 25)),
+            self.be_gone,
+            self.be_gone,
+            partial(self.act, "remove"),
+            partial(self.act, "pause"),
+            partial(self.act, "rotate", {"overlap_hours": 1}),
+            self.replay,
+        )
+
+    async def subscribe(self) -> None:
+        self.place.receiver.answer = ok
+        if self.endpoint is None:
+            self.endpoint = await self.place.subscribe()
+
+    async def happen(self, which: str) -> None:
+        subject = self.id(which)
+        await self.hear(happening(subject, self._sequences.get(subject, 0) + 1), subject)
+
+    async def answer(self, answer: Answer) -> None:
+        self.place.receiver.answer = answer
+
+    async def be_gone(self) -> None:
+        """It wants no more, and that is seen."""
+        self.place.receiver.answer = saying(410)
+        await self.happen("one")
+        for hours in (0.0, 0.3):
+            await self.pass_hours(hours)()
+            await self.place.settle()
+
+    async def act(self, verb: str, body: object = None) -> None:
+        if self.endpoint is not None:
+            await self.ask(Role.OPERATOR, "POST", f"/endpoints/{self.endpoint}/{verb}", body)
+
+    async def replay(self) -> None:
+        since = self.harness.clock.now() - timedelta(hours=1)
+        await self.act("replay", {"since": since.isoformat()})

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from shared.contracts.base import Event
 from shared.kit.bus.port import Message, Record
+from shared.kit.decisions import Envelope
 from shared.kit.telemetry import well_formed
 
 if TYPE_CHECKING:
@@ -70,6 +71,11 @@ class Received:
     def mark(self) -> str:
         """Under what its sequence is remembered: per upstream document and topic, since topics keep no common order."""
         return mark(self.subject, self.record.topic)
+
+    def envelope(self) -> Envelope:
+        """For a decision that passes the event on as it came."""
+        data = (self.record.value or b"").decode()
+        return Envelope(self.id, self.record.topic, self.subject, self.sequence, self.time, data, self.trace)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Every HTTP route of the six services, read off the running applications, and a body that fits each of them."""
+"""Every HTTP route of the services, read off the running applications, and a body that fits each of them."""
 
 from __future__ import annotations
 
@@ -246,6 +246,7 @@ PERSON: Json = {
 SHA = "3b1f" * 16
 CODE = {"system": "http://loinc.org", "code": "11488-4"}
 HOLD: Json = {"slot_id": SLOT, "patient_id": PATIENT, "referral_id": REFERRAL, "minutes": 10}
+ENDPOINT: Json = {"url": "https://hooks.partner.example/carerelay", "event_types": ["referral.sent.v1"]}
 TIMES = {"start": "2026-03-09T15:00:00Z", "end": "2026-03-09T15:30:00Z"}
 
 BODIES: dict[tuple[str, str, str], Json] = {
@@ -351,6 +352,10 @@ BODIES: dict[tuple[str, str, str], Json] = {
     ("referrals", "POST", "/fhir/Task"): TASK,
     ("referrals", "POST", "/fhir/DiagnosticReport"): DIAGNOSTIC_REPORT,
     ("referrals", "POST", "/fhir/DocumentReference"): DOCUMENT,
+    ("webhooks", "POST", "/endpoints"): ENDPOINT,
+    ("webhooks", "PUT", "/endpoints/{id}"): ENDPOINT,
+    ("webhooks", "POST", "/endpoints/{id}/rotate"): {"overlap_hours": 24},
+    ("webhooks", "POST", "/endpoints/{id}/replay"): {"since": "2026-03-02T14:00:00Z"},
     ("scheduling", "POST", "/calendars/{resource_id}/slots"): {
         "timezone": "America/Chicago",
         "slots": [{**TIMES, "status": "free"}],

@@ -1,6 +1,6 @@
 """Canaries: every personal thing of every patient is a text found nowhere else, and is looked for where none may be.
 
-The demo's patients go through all six services; beside them come requests and events that are wrong in every way, with
+The demo's patients go through all services; beside them come requests and events that are wrong in every way, with
 canaries in values, names, addresses and headers. Then everything that an outsider, an operator or a log reader could
 see is searched.
 """
@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 import pytest
 import structlog
+from fastapi import FastAPI, Request
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -32,6 +33,7 @@ from services.intake import model as intake_model
 from services.notifications.model.delivery import DeliveryState
 from services.prior_authorization import model as authorization_model
 from services.referrals import model as referrals_model
+from services.webhooks.reactions import SUBSCRIBABLE
 from shared.contracts.snapshot import EXAMPLES, events
 from shared.kit.auth import Role
 from shared.kit.bus.port import Message
@@ -40,7 +42,7 @@ from shared.kit.run import arguments_of, parked
 from shared.kit.telemetry import Telemetry, configure_logs
 from shared.kit.testing.memory_store import MemoryStore
 from tests.contract.services import WIRING
-from tests.unit.api.doors import EVERY, QUERIES, Door
+from tests.unit.api.doors import ENDPOINT, EVERY, QUERIES, Door
 from tests.unit.demo.town import Town, TownConductor, url_of
 
 EVENTS = events()
@@ -382,6 +384,7 @@ def listings(town: Town) -> Iterator[tuple[str, Role, str]]:
     for path in ("/referrals", "/specialists"):
         yield "referrals", Role.AUDITOR, path
     yield "directory", Role.AUDITOR, "/handoffs"
+    yield "webhooks", Role.AUDITOR, "/endpoints"
     single: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         (
             "referrals",
@@ -433,7 +436,7 @@ async def look_through(town: Town, seen: Seen, injected: set[tuple[str, int, int
                     seen.add(f"store of {service}/{name}", document)
 
 
-STRANGERS = ("referrals", "scheduling")
+STRANGERS = ("referrals", "scheduling", "webhooks")
 """Services that read nothing of people and keep nothing of them."""
 
 
@@ -461,6 +464,7 @@ async def test_no_personal_thing_is_found_where_none_may_be() -> None:
         async with Town(telemetry) as town:
             watch(town, seen)
             await furnish(town.api(), town.clock.now(), "canary")
+            told = await subscribe(town, seen)
             api = town.api()
             stories = await play_all(cases, api, TownConductor(town, api), run="canary")
             faults = [f"{line.title}: {fault}" for story in stories for line in story.lines for fault in line.faults]
@@ -488,11 +492,31 @@ async def test_no_personal_thing_is_found_where_none_may_be() -> None:
 
     assert faults == []
     assert all(line.as_expected for story in stories for line in story.lines)
+    assert len(set(told)) > 100, "nobody outside was told anything"
     assert cuckoo.refused > 1000
     assert keys > 100
     assert len(spans.get_finished_spans()) > 1000
     assert any(aviary.found(text) for text in people), "the canaries do not fly at all"
     assert seen.found(aviary) == []
+
+
+async def subscribe(town: Town, seen: Seen) -> list[str]:
+    """Somebody outside who is told every event there is: the ids of those that came."""
+    receiver = FastAPI()
+    told: list[str] = []
+
+    @receiver.post("/carerelay")
+    async def hear(request: Request) -> None:
+        told.append(request.headers["webhook-id"])
+        seen.add("headers of a webhook", json.dumps(list(request.headers.items())))
+        seen.add("webhook", (await request.body()).decode())
+
+    body = {**ENDPOINT, "event_types": list(SUBSCRIBABLE)}
+    town.lives(body["url"], receiver)
+    headers = {"Authorization": f"Bearer {town.issuer.token(Role.SUBSCRIBER)}", "Idempotency-Key": "subscribing"}
+    answer = await town.http.post(f"{url_of('webhooks')}/endpoints", json=body, headers=headers)
+    assert answer.status_code == 201, answer.text
+    return told
 
 
 async def _say_something_personal(town: Town, stories: list[Story], aviary: Aviary) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from shared.contracts.base import Event
 from shared.contracts.intake import BarrierRecorded, PersonChanged
-from shared.contracts.referrals import AuthorizationRequested, ReferralAccepted
+from shared.contracts.referrals import AuthorizationRequested, ReferralAccepted, ReferralSent
 from shared.contracts.scheduling import AppointmentBooked
 from shared.contracts.snapshot import EXAMPLES
 from shared.kit.document import derived_id
@@ -26,6 +26,7 @@ FED: dict[str, tuple[type[Event], ...]] = {
     "scheduling": (ReferralAccepted,),
     "notifications": (PersonChanged, AppointmentBooked),
     "directory": (PersonChanged, BarrierRecorded),
+    "webhooks": (ReferralSent,),
 }
 """What services hear of by events; the golden payloads make a document of each kind."""
 
@@ -39,6 +40,7 @@ HOMES: dict[tuple[str, str], str] = {
     ("directory", "/handoffs"): "handoff",
     ("prior_authorization", "/authorizations"): "authorization",
     ("notifications", "/deliveries"): "delivery",
+    ("webhooks", "/endpoints"): "endpoint",
 }
 """Whose documents the routes below an address change."""
 
@@ -153,6 +155,7 @@ async def test_what_was_read_can_be_changed_under_its_etag_once(service: str) ->
         "directory": ("/services/{id}", "POST /services/{id}/contacts", {"channel": "phone", "result": "reached"}),
         "prior_authorization": ("/authorizations/{id}", "POST /authorizations/{id}/cancel", {}),
         "notifications": ("/recipients/{id}", "", {}),
+        "webhooks": ("/endpoints/{id}", "POST /endpoints/{id}/pause", None),
     }[service]
     served = await lived_in(service)
     by_name = {f"{door.method} {door.path}": door for door in doors(service)}
@@ -179,6 +182,7 @@ OTHERWISE: dict[str, Json] = {
     "referrals POST /referrals": {"quantity": 3},
     "referrals POST /fhir/ServiceRequest": {"priority": "urgent"},
     "scheduling POST /appointments": {"flexible": False},
+    "webhooks POST /endpoints": {"event_types": ["referral.closed.v1"]},
 }
 """How a second body under the same key differs from the first."""
 
@@ -214,6 +218,7 @@ async def test_a_change_under_a_key_used_for_another_change_is_refused(service: 
         ),
         "prior_authorization": ("POST /authorizations/{id}/cancel", {"reason": "one"}, {"reason": "other"}),
         "notifications": ("POST /callbacks/status", {"status": "delivered"}, {"status": "failed"}),
+        "webhooks": ("POST /endpoints/{id}/rotate", {"overlap_hours": 1}, {"overlap_hours": 2}),
     }[service]
     served = await lived_in(service)
     door = next(door for door in doors(service) if f"{door.method} {door.path}" == changing)
@@ -238,6 +243,7 @@ ENDINGS = {
     "scheduling": ("POST /appointments/{appointment_id}/cancel", {"reason": "patient-choice"}),
     "directory": ("POST /handoffs/{id}/close", {"outcome": "cancelled"}),
     "prior_authorization": ("POST /authorizations/{id}/cancel", {"reason": "coordinator"}),
+    "webhooks": ("POST /endpoints/{id}/remove", None),
 }
 AGAINST = {
     "intake": ["POST /patients/{id}/coverage/$verify", "PATCH /patients/{id}"],
@@ -254,6 +260,7 @@ AGAINST = {
         "POST /authorizations/{id}/accept-denial",
         "POST /authorizations/{id}/settle-contradiction",
     ],
+    "webhooks": [f"POST /endpoints/{{id}}/{what}" for what in ("pause", "resume", "rotate", "replay", "remove")],
 }
 
 
@@ -303,7 +310,8 @@ async def test_whatever_is_refused_in_any_state_leaves_everything_as_it_was(serv
 
 # -- too large ------------------------------------------------------------------------------------------------------
 
-PUBLISHING = [door for door in WITH_BODY if str(door) in set(OTHERWISE) - {"notifications POST /inbound/{channel}"}]
+SILENT = {"notifications POST /inbound/{channel}", "webhooks POST /endpoints"}
+PUBLISHING = [door for door in WITH_BODY if str(door) in set(OTHERWISE) - SILENT]
 
 
 @pytest.mark.parametrize("door", PUBLISHING, ids=str)

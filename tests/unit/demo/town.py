@@ -1,4 +1,4 @@
-"""All six services, the payer and the gateway in one process, on memory, a frozen clock and one router of HTTP.
+"""All services, the payer and the gateway in one process, on memory, a frozen clock and one router of HTTP.
 
 The apps are the real ones; only wires and foundations are short. So a story can be played to its end in a second.
 """
@@ -25,6 +25,7 @@ from services.notifications import service as notifications
 from services.prior_authorization import service as prior_authorization
 from services.referrals import service as referrals
 from services.scheduling import service as scheduling
+from services.webhooks import service as webhooks
 from shared.kit.auth import Role
 from shared.kit.chassis import Chassis
 from shared.kit.clock import FrozenClock
@@ -43,6 +44,7 @@ WIRING: Mapping[str, ModuleType] = {
     "scheduling": scheduling,
     "notifications": notifications,
     "directory": directory,
+    "webhooks": webhooks,
 }
 
 
@@ -91,7 +93,7 @@ class Town:
         mail.start()
         self._exits.callback(mail.stop)
         for name, app in (("payer", self.payer), ("gateway", self.gateway)):
-            self._lives(name, app)
+            self.lives(url_of(name), app)
         for name in SERVICES:
             await self._move_in(name, mail.port)
         return self
@@ -100,8 +102,9 @@ class Town:
         self._exits.close()
         await self.http.aclose()
 
-    def _lives(self, name: str, app: Any) -> None:
-        self._router.apps[httpx.URL(url_of(name)).host] = httpx.ASGITransport(app=app)
+    def lives(self, url: str, app: Any) -> None:
+        """Have an application answer at an address."""
+        self._router.apps[httpx.URL(url).host] = httpx.ASGITransport(app=app)
 
     def _service_token(self) -> str:
         return self.issuer.token(Role.SERVICE, subject="payer-simulator")
@@ -134,7 +137,7 @@ class Town:
         await chassis.bus.start()
         for worker in chassis.workers.values():
             await worker.leases.renew()
-        self._lives(name, chassis.app)
+        self.lives(url_of(name), chassis.app)
         self.chassis[name] = chassis
 
     def api(self) -> Api:

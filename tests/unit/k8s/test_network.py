@@ -83,6 +83,7 @@ def test_the_roles_that_call_out_are_those_whose_code_does() -> None:
         "notifications-sender-voice",
         "prior-authorization-poller",
         "prior-authorization-submitter",
+        "webhooks-jobs",
     ]
 
 

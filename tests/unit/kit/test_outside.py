@@ -6,14 +6,17 @@ import asyncio
 import contextlib
 import gzip
 import re
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from ipaddress import ip_network
 
 import httpx
 import pytest
 
-from deploy.embedded.ports import free_ports
+from deploy.embedded.ports import LOOPBACK, free_ports
 from shared.kit.decisions import Refused, Unanswered
+from shared.kit.guard import Guard, is_public
 from shared.kit.outside import ask, client
 
 URL = "https://payer.test/claims"
@@ -177,3 +180,100 @@ async def test_an_answer_that_does_not_come_in_time_means_that_nobody_knows() ->
         held.set()
 
     assert answer == Unanswered("ReadTimeout")
+
+
+# -- calls that others say where they go ------------------------------------------------------------------------------
+
+PRIVATE = [
+    "127.0.0.1", "127.9.9.9", "0.1.2.3", "10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.1.1", "169.254.169.254",
+    "100.64.0.1", "192.0.0.8", "198.18.0.1", "224.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255", "::1", "::",
+    "fe80::1", "fe80::1%eth0", "fc00::1", "fd12:3456::1", "fec0::1", "ff02::1", "2001:db8::1", "::ffff:127.0.0.1",
+    "::ffff:10.0.0.1", "::ffff:169.254.169.254", "2002:7f00:1::", "2002:a00:1::", "64:ff9b::7f00:1",
+    "64:ff9b::a9fe:a9fe", "2001:0:4136:e378:8000:63bf:f5ff:fffe",
+]  # fmt: skip
+PUBLIC = ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "172.32.0.1"]
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+def test_an_address_of_a_network_of_ours_is_not_public(address: str) -> None:
+    assert not is_public(address)
+    assert not Guard().lets(address)
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_an_address_of_the_internet_is_public(address: str) -> None:
+    assert is_public(address)
+
+
+def test_a_network_may_be_let_all_the_same() -> None:
+    guard = Guard([ip_network("127.0.0.0/8")])
+    assert guard.lets("127.0.0.1")
+    assert not guard.lets("10.0.0.1")
+
+
+SPELLINGS = {
+    "127.0.0.1": "NotPublic", "localhost": "NotPublic", "[::ffff:127.0.0.1]": "NotPublic", "[::1]": "NotPublic",
+    "2130706433": None, "0x7f.1": None, "127.1": None, "0": None,
+}  # fmt: skip
+"""By spelling why it is refused; None where the machine's resolver may not know the spelling."""
+
+
+@pytest.mark.parametrize("host", SPELLINGS)
+async def test_a_guarded_call_to_ourselves_is_refused_however_it_is_spelled_and_nothing_arrives(host: str) -> None:
+    arrived: list[bytes] = []
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        arrived.append(await reader.read(1))
+        writer.close()
+
+    server = await asyncio.start_server(hear, LOOPBACK, 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, client(guard=Guard()) as http:
+        outcome = await ask(http, "POST", f"http://{host}:{port}/", content=b"x")
+    assert isinstance(outcome, Refused | Unanswered)
+    assert SPELLINGS[host] in {None, outcome.reason}
+    assert arrived == []
+
+
+async def test_a_name_that_leads_elsewhere_the_second_time_is_looked_at_the_second_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """DNS rebinding: what was public when somebody looked is private when it is called."""
+    answers = iter(["93.184.216.34", LOOPBACK])
+    asked_for: list[str] = []
+
+    async def resolve(loop: object, host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        address = next(answers)
+        asked_for.append(address)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(type(loop), "getaddrinfo", resolve)
+    looked_at = (await loop.getaddrinfo("rebound.example", 80))[0][4][0]
+    async with client(guard=Guard()) as http:
+        outcome = await ask(http, "POST", "http://rebound.example/")
+    assert is_public(looked_at)
+    assert asked_for == ["93.184.216.34", LOOPBACK]
+    assert outcome == Refused("NotPublic")
+
+
+async def test_of_an_answer_without_end_only_the_beginning_is_read() -> None:
+    ended = asyncio.Event()
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n")
+        with contextlib.suppress(OSError):
+            while not writer.is_closing():
+                writer.write(b"1000\r\n" + b"x" * 0x1000 + b"\r\n")
+                await writer.drain()
+        ended.set()
+
+    server = await asyncio.start_server(hear, LOOPBACK, 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, client(guard=Guard([ip_network("127.0.0.0/8")], most=10_000)) as http:
+        answer = await ask(http, "POST", f"http://{LOOPBACK}:{port}/")
+        assert isinstance(answer, httpx.Response)
+        assert len(answer.content) == 10_000
+        async with asyncio.timeout(10):
+            await ended.wait()

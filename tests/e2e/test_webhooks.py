@@ -1,0 +1,149 @@
+"""A receiver of webhooks that is down for an hour gets everything afterwards, in order per referral, rightly signed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import httpx
+from standardwebhooks.webhooks import Webhook
+
+from deploy.demo.api import Api
+from deploy.demo.cases import DEFAULT_FOLDER, load
+from deploy.demo.conductor import Conductor
+from deploy.demo.player import Story
+from deploy.embedded import Stack
+from deploy.embedded.ports import LOOPBACK, free_ports
+from services.webhooks.reactions import SUBSCRIBABLE
+from shared.kit.clock import OffsetClock
+from tests.e2e.evidence import consuming, outside
+
+TOPIC = "referrals.events"
+TYPES = sorted(type for type, event in SUBSCRIBABLE.items() if event.topic == TOPIC)
+DOWN = timedelta(hours=1)
+PATIENTS = (931, 932, 933, 934)
+
+
+class Subscriber:
+    """Another team's receiver: a real server, which can be down; it keeps what it verified, in the order it came."""
+
+    def __init__(self) -> None:
+        (self.port,) = free_ports(1)
+        self.secret = ""
+        self.took: list[dict[str, Any]] = []
+        self.refused: list[str] = []
+
+    @property
+    def url(self) -> str:
+        """Its address, up or down."""
+        return f"http://{LOOPBACK}:{self.port}/hooks"
+
+    @contextmanager
+    def up(self) -> Iterator[None]:
+        """Listen inside the block."""
+        took, refused, secret = self.took, self.refused, self.secret
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                try:
+                    took.append(Webhook(secret).verify(body, dict(self.headers)))
+                    self.send_response(204)
+                except Exception as error:
+                    refused.append(repr(error))
+                    self.send_response(400)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer((LOOPBACK, self.port), Handler)
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
+
+
+async def test_a_receiver_that_is_down_for_an_hour_gets_everything_afterwards_in_order_and_signed(stack: Stack) -> None:
+    subscriber, clock = Subscriber(), OffsetClock(stack.clock_offset_file)
+    async with outside(stack) as (api, conductor):
+        await conductor.settle()
+        before = await _published(stack)
+        endpoint = await _register(stack, subscriber)
+        stories = [Story(load(DEFAULT_FOLDER)[0].copy(n), api, "webhooks", conductor.now) for n in PATIENTS]
+        try:
+            with subscriber.up():
+                await _refer(stories[:1], conductor)
+            assert subscriber.took, "nothing came while it was up"
+            came_before = len(subscriber.took)
+            for quarter in range(4):
+                await _refer(stories[: quarter + 1], conductor)
+                clock.advance_to(clock.now() + DOWN / 4)
+            assert len(subscriber.took) == came_before
+            with subscriber.up():
+                clock.advance_to(clock.now() + timedelta(minutes=20))
+                await conductor.settle()
+                wanted = {key: n for key, n in (await _published(stack)).items() if key not in before}
+                async with asyncio.timeout(60):
+                    while len(subscriber.took) < len(wanted):
+                        await _ask_again(api)
+        finally:
+            await _post(stack, f"/endpoints/{endpoint}/remove", {})
+
+    assert subscriber.refused == []
+    assert len(subscriber.took) - came_before > len(PATIENTS)
+    assert {(body["subject"], int(body["sequence"])): body["data"] for body in subscriber.took} == wanted
+    by_referral: dict[str, list[int]] = defaultdict(list)
+    for body in subscriber.took:
+        by_referral[body["subject"]].append(int(body["sequence"]))
+    assert len(by_referral) >= len(PATIENTS)
+    for sequences in by_referral.values():
+        assert sequences == list(range(1, len(sequences) + 1))
+
+
+async def _refer(stories: list[Story], conductor: Conductor) -> None:
+    for story in stories:
+        await story.turn()
+        await conductor.settle()
+
+
+async def _ask_again(api: Api) -> None:
+    """Takes its time; what is sent meanwhile has come."""
+    await api.get("webhooks", "/pulse", "operator")
+
+
+async def _published(stack: Stack) -> dict[tuple[str, int], Any]:
+    """What is on the topic: by subject and sequence."""
+    found = {}
+    async with consuming(stack, [TOPIC]) as batches:
+        async for records in batches:
+            for record in records:
+                about = {name: value.decode() for name, value in record.headers}
+                found[about["ce_subject"], int(about["ce_sequence"])] = json.loads(record.value or b"")
+    return found
+
+
+async def _register(stack: Stack, subscriber: Subscriber) -> str:
+    told = await _post(stack, "/endpoints", {"url": subscriber.url, "event_types": TYPES})
+    subscriber.secret = told["secret"]
+    return str(told["id"])
+
+
+async def _post(stack: Stack, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    headers = {"Authorization": f"Bearer {stack.token('subscriber', subject='partner')}", "Idempotency-Key": path}
+    async with httpx.AsyncClient(trust_env=False) as http:
+        answer = await http.post(stack.url("webhooks") + path, json=body, headers=headers)
+    assert answer.is_success, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
