@@ -217,6 +217,10 @@ class Level:
     """One level of appeal: who decides it, and within how many days after the decision before it is filed.
 
     ``file_days`` None: the payer forwards it by itself. The first level's days are the clock's (``appeal_within``).
+
+    Read in copies of the CFR on 2026-11-28: 431.221(d) and 457.1260. All other days and paragraphs stand here from memory
+    and are to be checked before they are relied on. Of 423.600(a) older texts say 60 days; it may say 65 since 2025, and
+    the shorter time is kept, so that nobody files late.
     """
 
     name: str
@@ -241,6 +245,11 @@ _MEDICAID = (
     Level("state-fair-hearing", 120, "42 CFR 438.408(f)(2)"),
 )
 _STATE = (Level("state-fair-hearing", 90, "42 CFR 431.221(d)"),)
+_CHIP_MANAGED_CARE = (
+    Level("plan-appeal", 60, "42 CFR 457.1260, as 438.402(c)(2)(ii)"),
+    Level("state-review", 120, "42 CFR 457.1260 (fair hearings read as reviews), as 438.408(f)(2)"),
+)
+_CHIP = (Level("state-review", 90, "42 CFR 457.1130(b): days are the state's; as Medicaid's where it names none"),)
 _COMMERCIAL = (
     Level("internal-appeal", 180, "29 CFR 2560.503-1(h)(3)(i), 45 CFR 147.136(b)"),
     Level("external-review", 120, "45 CFR 147.136(d)(2)(i): four months"),
@@ -250,9 +259,9 @@ _LEVELS = {
     LineOfBusiness.MEDICARE_ADVANTAGE: _MEDICARE,
     LineOfBusiness.MEDICARE_PART_D: _PART_D,
     LineOfBusiness.MEDICAID_MANAGED_CARE: _MEDICAID,
-    LineOfBusiness.CHIP_MANAGED_CARE: _MEDICAID,
+    LineOfBusiness.CHIP_MANAGED_CARE: _CHIP_MANAGED_CARE,
     LineOfBusiness.MEDICAID_FFS: _STATE,
-    LineOfBusiness.CHIP_FFS: _STATE,
+    LineOfBusiness.CHIP_FFS: _CHIP,
 }
 
 

@@ -138,6 +138,8 @@ def test_what_to_correct_is_named_by_code_and_path_also_where_the_payer_named_no
         ),
         ("medicaid-managed-care", ["plan-appeal", "state-fair-hearing"]),
         ("medicaid-ffs", ["state-fair-hearing"]),
+        ("chip-managed-care", ["plan-appeal", "state-review"]),
+        ("chip-ffs", ["state-review"]),
         ("employer", ["internal-appeal", "external-review"]),
     ],
 )
