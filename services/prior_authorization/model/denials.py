@@ -218,9 +218,9 @@ class Level:
 
     ``file_days`` None: the payer forwards it by itself. The first level's days are the clock's (``appeal_within``).
 
-    Read in copies of the CFR on 2026-11-28: 431.221(d) and 457.1260. All other days and paragraphs stand here from memory
-    and are to be checked before they are relied on. Of 423.600(a) older texts say 60 days; it may say 65 since 2025, and
-    the shorter time is kept, so that nobody files late.
+    Read in copies of the CFR on 2026-11-28: 431.221(d) and 457.1260. All other days and paragraphs stand here from
+    memory and are to be checked before they are relied on. Of 423.600(a) older texts say 60 days; it may say 65 since
+    2025, and the shorter time is kept, so that nobody files late.
     """
 
     name: str

@@ -7,7 +7,6 @@ from datetime import date, timedelta
 
 import pytest
 
-from services.prior_authorization.api import view
 from services.prior_authorization.model import Authorization, State, calling
 from services.prior_authorization.model.answers import (
     WHOLE,
@@ -24,6 +23,7 @@ from services.prior_authorization.model.answers import (
 )
 from services.prior_authorization.model.deciding import Effect, take
 from services.prior_authorization.model.items import Item
+from services.prior_authorization.showing import view
 from shared.contracts.base import Coding
 from shared.contracts.prior_authorization import AuthorizationApproved, AuthorizationDenied, ReviewAction
 from tests.unit.prior_authorization.cases import CONSULT, CPT, NOW, events, facts, land, last, member, rules, sent
