@@ -73,6 +73,7 @@ def _up(folder: Path, kind: str, only: list[str] | None) -> int:
     _show(attached)
     if "simulators" in attached.names:
         print("\na coordinator's token (`make token ROLE=...` for others):\n" + attached.token("coordinator"))
+        print("\nan operator's view of it: .venv/bin/carectl status")
     return 0
 
 

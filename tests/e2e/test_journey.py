@@ -10,6 +10,7 @@ from deploy.demo.player import Story, play
 from deploy.embedded import Stack
 from tests.checks import care
 from tests.e2e.evidence import Books, furnish_anew, outside, topics
+from tests.integration.chair import Carectl
 
 PENDED = "04-pended-then-notified"
 """It waits for the payer, and is told: the longest way through five services that ends well."""
@@ -40,6 +41,7 @@ async def test_one_referral_from_its_request_to_its_closing_is_one_story_and_one
     await _ledgers_agree(story, books)
     trace = await _trace_of_every_event(stack, story.line.referral_id)
     _spans_form_one_tree(stack, story.line.referral_id, trace)
+    await _an_operator_sees_it(stack, story, trace)
 
 
 def _timeline_is_as_expected(history: Sequence[dict[str, str]]) -> None:
@@ -84,3 +86,23 @@ def _spans_form_one_tree(stack: Stack, referral_id: str, trace: str) -> None:
     referral = [span for span in spans if referral_id in span.attributes.values()]
     assert set(traces.services(referral)) >= SERVICES - {"intake"}
     assert set(traces.services(spans)) >= SERVICES
+
+
+async def _an_operator_sees_it(stack: Stack, story: Story, trace: str) -> None:
+    """carectl, which finds the stack by its folder, shows the same trace whole, and the story over all services."""
+    carectl = Carectl({"CARECTL_STACK": str(stack.folder)})
+    shown = await carectl.told("trace", story.line.referral_id)
+    assert shown["trace_id"] == trace
+    spans = [span for span in traces.read(stack.traces) if span.trace == trace]
+    assert shown["spans"] == len(spans) == sum(episode["count"] for episode in shown["episodes"])
+    assert {span["service"] for episode in shown["episodes"] for span in episode["spans"]} >= SERVICES
+    told = await carectl.told("story", story.patient_id or "")
+    assert told["complete"]
+    assert {each["service"] for each in told["documents"]} >= SERVICES
+    happened = [event["type"] for event in told["events"]]
+    assert happened[0] == "patient.registered.v1"
+    assert [type for type in happened if type.startswith("referral.")][-1] == "referral.closed.v1"
+    for words in (("story", story.patient_id or ""), ("trace", story.line.referral_id)):
+        status, said = await carectl(*words)
+        assert status == 0, said
+        assert "referral" in said
