@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SERVICES = ("intake", "referrals", "prior_authorization", "scheduling", "notifications", "directory", "webhooks")
-
 CONFIG = "CARECTL_CONFIG"
 ADDRESSES = "CARECTL_SERVICES"
 TOKEN = "CARECTL_TOKEN"  # noqa: S105 - the name of a variable
@@ -83,8 +81,9 @@ def _urls(environment: Mapping[str, str], told: Mapping[str, Any], stack: Path |
         return {str(name): str(url).rstrip("/") for name, url in named.items()}
     if stack is None:
         return {}
-    addresses = json.loads((stack / "stack.json").read_text(encoding="utf-8"))["addresses"]
-    return {name: addresses[name] for name in SERVICES if name in addresses}
+    state = json.loads((stack / "stack.json").read_text(encoding="utf-8"))
+    services = [program["name"] for program in state["programs"] if program["group"] == "services"]
+    return {name: state["addresses"][name] for name in services}
 
 
 def _token(environment: Mapping[str, str], told: Mapping[str, Any], stack: Path | None) -> Callable[[], str]:

@@ -16,7 +16,9 @@ from deploy.simulators.issuer import Issuer
 def stack(tmp_path: Path) -> Path:
     """A folder as a running stack leaves it."""
     addresses = {"intake": "http://127.0.0.1:1", "broker": "127.0.0.1:2", "issuer": "http://127.0.0.1:3"}
-    (tmp_path / "stack.json").write_text(json.dumps({"addresses": addresses}), encoding="utf-8")
+    programs = [{"name": "broker", "group": "foundation"}, {"name": "intake", "group": "services"}]
+    state = {"addresses": addresses, "programs": programs}
+    (tmp_path / "stack.json").write_text(json.dumps(state), encoding="utf-8")
     Issuer(tmp_path / "outside" / "issuer")
     return tmp_path
 

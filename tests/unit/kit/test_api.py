@@ -129,7 +129,6 @@ async def test_a_process_that_meets_a_document_of_a_newer_shape_is_not_ready_fro
     assert (ready.status_code, ready.json()["missing"]) == (503, ["release"])
 
 
-
 @pytest.mark.parametrize("role", sorted(set(Role) - {Role.COORDINATOR}))
 async def test_another_role_is_refused_before_anything_is_looked_at(kit: Harness, role: Role) -> None:
     async with kit.client(role) as client:
