@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,6 +28,7 @@ from tests.e2e.evidence import consuming, outside
 TOPIC = "referrals.events"
 TYPES = sorted(type for type, event in SUBSCRIBABLE.items() if event.topic == TOPIC)
 DOWN = timedelta(hours=1)
+SECONDS = 60
 PATIENTS = (931, 932, 933, 934)
 
 
@@ -85,7 +86,7 @@ async def test_a_receiver_that_is_down_for_an_hour_gets_everything_afterwards_in
         try:
             with subscriber.up():
                 await _refer(stories[:1], conductor)
-            assert subscriber.took, "nothing came while it was up"
+                await _until(lambda: bool(subscriber.took), api)
             came_before = len(subscriber.took)
             for quarter in range(4):
                 await _refer([stories[quarter], *stories[:1]], conductor)
@@ -95,9 +96,7 @@ async def test_a_receiver_that_is_down_for_an_hour_gets_everything_afterwards_in
                 clock.advance_to(clock.now() + timedelta(minutes=20))
                 await conductor.settle()
                 wanted = {key: n for key, n in (await _published(stack)).items() if key not in before}
-                async with asyncio.timeout(60):
-                    while len(subscriber.took) < len(wanted):
-                        await _ask_again(api)
+                await _until(lambda: len(subscriber.took) >= len(wanted), api)
         finally:
             await _post(stack, f"/endpoints/{endpoint}/remove", {})
 
@@ -118,9 +117,11 @@ async def _refer(stories: list[Story], conductor: Conductor) -> None:
     await conductor.settle()
 
 
-async def _ask_again(api: Api) -> None:
-    """Takes its time; what is sent meanwhile has come."""
-    await api.get("webhooks", "/pulse", "operator")
+async def _until(come: Callable[[], bool], api: Api) -> None:
+    """Return when something has come; asking the service takes its time meanwhile."""
+    async with asyncio.timeout(SECONDS):
+        while not come():
+            await api.get("webhooks", "/pulse", "operator")
 
 
 async def _published(stack: Stack) -> dict[tuple[str, int], Any]:
