@@ -29,7 +29,7 @@ from services.prior_authorization.pas.followup import asked_for
 from shared.contracts.base import Coding
 from shared.contracts.prior_authorization import ReviewAction
 from shared.kit.errors import Flaw, Invalid
-from shared.kit.fhir import Element, Flaws, ReferenceForm, element
+from shared.kit.fhir import Element, Flaws, ReferenceForm, parse
 
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}")
 _ISSUE = re.compile(r"[a-z-]{1,40}")
@@ -131,11 +131,14 @@ def read_claim_response(raw: Mapping[str, object], at: str, around: Entries = ()
     what answers a bill, decides nothing. ``around`` are the resources that came with it: what the payer asks for may
     stand there.
     """
-    response = element(raw, "ClaimResponse", at=at)
+    response = Element(at, raw)
     flaws = Flaws()
+    with flaws.gather():
+        parse(raw, "ClaimResponse", at=at)
     for name, fixed in (("status", "active"), ("use", "preauthorization")):
-        if response.text(name) != fixed:
-            flaws.add(f"{at}.{name}", f"must be {fixed}")
+        with flaws.gather():
+            if response.text(name) != fixed:
+                flaws.add(f"{at}.{name}", f"must be {fixed}")
     created = None
     with flaws.gather():
         created = response.moment("created")

@@ -406,6 +406,10 @@ REFUSED: dict[str, tuple[Json, tuple[str, ...]]] = {
         {**collection(bare(status="draft", use="claim")), "type": "document"},
         ("Bundle.type must", "Bundle.entry[0].resource.status must", "Bundle.entry[0].resource.use must"),
     ),
+    "what FHIR and what PAS miss at once": (
+        collection(bare(status="draft", created=None, patient=None)),
+        ("resource.status must", "resource.created is required", "resource.patient is required"),
+    ),
     "an id alone": (notification("event-notification"), ("Bundle.entry must hold the ClaimResponse",)),
     "an id alone as R4B has it": (r4b("event-notification"), ("Bundle.entry must hold the ClaimResponse",)),
     "a history without a status": (
