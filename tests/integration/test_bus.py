@@ -27,7 +27,9 @@ def connect(broker_address: str, stack_kind: Foundation) -> Connect:
 
     def connect() -> Bus:
         client_id = f"suite-{next(numbers)}"
-        return KafkaBus(broker_address, client_id=client_id, partitions=PARTITIONS, idempotence=idempotence)
+        return KafkaBus(
+            broker_address, client_id=client_id, partitions=PARTITIONS, idempotence=idempotence, watch_every=0.2
+        )
 
     return connect
 

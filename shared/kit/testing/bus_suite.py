@@ -8,13 +8,14 @@ expects, and fails when that does not come.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import pytest
 
-from shared.kit.bus.port import Batch, Bus, GoingBack, Message, PublishFailed, ReadFailed, Record
+from shared.kit.bus.port import Batch, Bus, GoingBack, Lag, Message, PublishFailed, ReadFailed, Record
 
 Connect = Callable[[], Bus]
 
@@ -116,6 +117,17 @@ def in_order(records: Sequence[Record]) -> bool:
         if number not in by_key[record.key]:
             by_key[record.key].append(number)
     return all(numbers == sorted(numbers) for numbers in by_key.values())
+
+
+async def lagging(bus: Bus, met: Callable[[Lag], bool]) -> Lag:
+    """The lag of the one topic of the one group of a client, as soon as it is as wanted; it is looked at by itself."""
+    async with asyncio.timeout(SECONDS):
+        while True:
+            found = bus.lag()
+            if len(found) == 1 and met(found[0]):
+                return found[0]
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.Event().wait(), 0.02)
 
 
 class BusSuite:
@@ -556,6 +568,49 @@ class BusSuite:
         assert all(place.since == place.end for place in unread)
         (described,) = await asking.described([topic, f"{topic}.missing"])
         assert (described.name, described.partitions, described.replication) == (topic, PARTITIONS, 1)
+
+    async def test_what_a_group_has_not_committed_is_told_as_its_lag_until_it_has(
+        self, connect: Connect, topic: str
+    ) -> None:
+        gate = Gate()
+        bus, reader = connect(), Reader(gate)
+        await bus.ensure([topic])
+        bus.subscribe(f"{topic}.group", [topic], reader)
+        await bus.start()
+        await lagging(bus, lambda lag: (lag.records, lag.oldest) == (0, None))
+        await put(bus, messages(topic, 5))
+        await gate.wait()
+
+        found = await lagging(bus, lambda lag: lag.records > 0 and lag.oldest is not None)
+        assert (found.group, found.topic) == (f"{topic}.group", topic)
+        gate.opened.set()
+        await reader.until_taken(5)
+        await lagging(bus, lambda lag: (lag.records, lag.oldest) == (0, None))
+
+        assert bus.alive()
+        assert bus.healthy()
+        await bus.stop()
+
+    async def test_who_has_left_its_groups_reads_no_more_and_still_publishes(
+        self, connect: Connect, topic: str
+    ) -> None:
+        bus, other, reader, after = connect(), connect(), Reader(), Reader()
+        await bus.ensure([topic])
+        bus.subscribe(f"{topic}.group", [topic], reader)
+        await bus.start()
+        await put(bus, messages(topic, 5))
+        await reader.until_taken(5)
+
+        await bus.leave()
+        await bus.leave()
+        await put(bus, messages(topic, 9)[5:])
+        other.subscribe(f"{topic}.group", [topic], after)
+        await other.start()
+        await after.until(lambda: len(places([*reader.taken, *after.taken])) == 9)
+
+        assert len(reader.taken) == 5
+        await bus.stop()
+        await other.stop()
 
     async def test_ensuring_topics_again_keeps_what_is_on_them(self, connect: Connect, topic: str) -> None:
         bus, reader = connect(), Reader()
