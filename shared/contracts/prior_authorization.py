@@ -38,8 +38,20 @@ class AuthorizationNotRequired(AuthorizationEvent):
     rule: str
 
 
+class ServiceItem(Value):
+    """One item of a request with several: its number, its service, and the payer's decision on it, where it has one."""
+
+    sequence: int
+    service: Coding
+    kind: str | None = None
+    action: ReviewAction | None = None
+
+
 class AuthorizationSubmitted(AuthorizationEvent):
-    """The request was received by the payer; ``received_at`` by the payer's own date, where that can be."""
+    """The request was received by the payer; ``received_at`` by the payer's own date, where that can be.
+
+    ``service`` and ``kind`` are the first item's; ``items`` are all of them, where there are several.
+    """
 
     type: ClassVar[str] = "authorization.submitted.v1"
     payer_id: str
@@ -49,6 +61,7 @@ class AuthorizationSubmitted(AuthorizationEvent):
     kind: str | None = None
     expedited: bool | None = None
     line_of_business: str | None = None
+    items: tuple[ServiceItem, ...] = ()
 
 
 class AuthorizationPended(AuthorizationEvent):
@@ -85,7 +98,8 @@ class AuthorizationRuled(AuthorizationEvent):
     ``purpose`` says why the claim was sent (initial, appeal, ...), ``level`` which appeal it is (0: none), and
     ``prior_claim_id`` the claim it is related to. ``standing``: this is what the payer says of the claim now; false for
     an older word that arrived late. ``extended``: decided later than the payer's time for it. ``kind`` is the kind of
-    service; ``human_reviewed`` is None where the payer does not say.
+    service; ``human_reviewed`` is None where the payer does not say. ``service`` and ``kind`` are the first item's;
+    ``items`` are all of them, where there are several.
     """
 
     type: ClassVar[str] = "authorization.ruled.v1"
@@ -104,6 +118,7 @@ class AuthorizationRuled(AuthorizationEvent):
     standing: bool
     extended: bool
     human_reviewed: bool | None = None
+    items: tuple[ServiceItem, ...] = ()
 
 
 class ItemDifference(Value):

@@ -19,11 +19,11 @@ TIME_ALLOWED = {"other": (14 * 24, 72), "medicare-advantage": (7 * 24, 72)}
 
 @dataclass(frozen=True)
 class Asked:
-    """What a case was about."""
+    """What a case was about. ``services`` has one for each item: the payers here decide all items alike."""
 
     payer: str
     line: str
-    service: str
+    services: tuple[str, ...]
     expedited: bool
 
 
@@ -74,11 +74,12 @@ def of_claim(case: Authorization, claim: Received) -> list[Ruling]:
 
 
 def recount(ledger: PayerLedger, asked: Mapping[str, Asked], as_of: datetime, group: object) -> Numbers:
-    """The numbers of the cases for which ``group(asked)`` holds. ``asked`` is by the first claim's identifier."""
+    """The numbers of the cases, each counted as often as ``group(asked)`` says. ``asked`` is by the first claim's
+    identifier."""
     numbers = Numbers()
     for case in ledger.authorizations:
         about = asked[case.id]
-        if group(about):  # type: ignore[operator]
+        for _ in range(group(about)):  # type: ignore[operator]
             _count(numbers, case, about, as_of)
     return numbers
 

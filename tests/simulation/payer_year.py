@@ -19,6 +19,7 @@ from deploy.simulators import payer as simulator
 from deploy.simulators.adjudication import Script
 from services.prior_authorization.jobs import jobs
 from services.prior_authorization.model import Authorization, Member, Payer, RuleBook, State, opening, people
+from services.prior_authorization.model.asking import OpenAs, open_directly
 from services.prior_authorization.model.notified import TakeNotification, take_notification
 from services.prior_authorization.model.payer import HearPayer, hear, payer_key
 from services.prior_authorization.pas.client import PayerClient
@@ -58,6 +59,9 @@ PAYERS = tuple(f"payer-{n}" for n in range(6))
 SILENT = frozenset({"payer-4"})
 """Notifies of nothing: it has to be asked. The others send their heartbeats as well."""
 
+SEVERAL = 0.1
+"""How many ask for several items."""
+
 WEIGHTS = (40, 20, 20, 20, 2, 20)
 
 
@@ -79,6 +83,8 @@ class Year:
     now: datetime = NEW_YEAR
     broker: MemoryBroker = field(default_factory=MemoryBroker)
     asked: dict[str, AuthorizationRequested] = field(default_factory=dict)
+    services: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The codes of each request's items."""
     told: int = 0
 
     def __post_init__(self) -> None:
@@ -146,7 +152,9 @@ class Year:
         )
         script = self._script(payer_id)
         self.payer.script(f"M-{number}", script)
-        document = opening.request(self.rules, None, event, Facts({}), self.now)
+        more = rng.choices(CODES, k=rng.choice((1, 2))) if rng.random() < SEVERAL else []
+        document = self._opened(event, more)
+        self.services[document.id] = (event.service.code, *more)
         kept = self.kept[document.id] = Kept(document, member)
         self.asked[document.id] = event
         wish = MemberWanted(authorization_id=document.id, patient_id=event.patient_id)
@@ -156,6 +164,15 @@ class Year:
         for what, chance, days in (("withdraw", 0.03, 6), ("reconsider", again, 12), ("inquire", 0.02, 30)):
             if rng.random() < chance:
                 self.at(self.now + timedelta(days=days * rng.random()), (what, document.id))
+
+    def _opened(self, event: AuthorizationRequested, more: list[str]) -> Authorization:
+        """A referral asks for one service; a coordinator for more."""
+        if not more:
+            return opening.request(self.rules, None, event, Facts({}), self.now)
+        items = [{"service": {"system": CPT, "code": code}} for code in (event.service.code, *more)]
+        whose = event.model_dump(include={"patient_id", "coverage_id", "payer_id", "expedited"})
+        command = OpenAs.model_validate({**whose, "items": items, "id": derived_id("year", event.referral_id)})
+        return open_directly(self.rules, None, command, Facts({}), self.now)
 
     def _script(self, payer_id: str) -> Script:
         rng = self.rng

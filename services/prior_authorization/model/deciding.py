@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from enum import Enum
 
@@ -41,6 +42,7 @@ from services.prior_authorization.model.authorization import (
 )
 from services.prior_authorization.model.contesting import await_choice, await_correction, read_denial, to_correct
 from services.prior_authorization.model.denials import Denial
+from services.prior_authorization.model.items import Item
 from services.prior_authorization.model.lifetime import look_ahead
 from services.prior_authorization.model.lifetime import units as lifetime_units
 from services.prior_authorization.model.rules import AppealPolicy
@@ -55,6 +57,7 @@ from shared.contracts.prior_authorization import (
     AuthorizationSubmitted,
     ItemDifference,
     ReviewAction,
+    ServiceItem,
 )
 
 _KEPT_RULINGS = 50
@@ -195,8 +198,23 @@ def received(document: Authorization, submission: Submission, now: datetime) -> 
                 kind=document.items[0].kind,
                 expedited=document.expedited,
                 line_of_business=document.terms.line_of_business,
+                items=_each(document.items, None),
             )
         )
+
+
+def _each(asked: Iterable[Item], ruling: Ruling | None) -> tuple[ServiceItem, ...]:
+    """The items still asked for, where there are several, each with the payer's decision on it."""
+    items = [item for item in asked if not item.dropped]
+    words = {word.sequence: word.action for word in ruling.items} if ruling is not None else {}
+    whole = ruling.action if ruling is not None else None
+    return tuple(
+        ServiceItem(
+            sequence=item.sequence, service=item.service, kind=item.kind, action=words.get(item.sequence, whole)
+        )
+        for item in items
+        if len(items) > 1
+    )
 
 
 def schedule_poll(document: Authorization, now: datetime) -> None:
@@ -510,6 +528,7 @@ def _announce_ruling(document: Authorization, submission: Submission, ruling: Ru
             action=ruling.action,
             standing=standing,
             human_reviewed=ruling.human_reviewed,
+            items=_each(document.asked_by(submission), ruling),
             extended=submission.extended_days > 0 or ruling.decided_at - submission.began > timedelta(hours=hours),
         )
     )

@@ -1,7 +1,10 @@
 """How payers decide, counted from what this service told of it: the measures they must publish, and more.
 
 42 CFR 422.122(c) (CMS-0057-F; the same for Medicaid, CHIP and exchange plans) names what a payer publishes once a year,
-drugs excepted. The law leaves the denominators open: here they stand beside each share.
+drugs excepted. The law leaves the denominators open: here they stand beside each share. What it counts are prior
+authorization requests, "aggregated for all items and services" ((c)(2) to (9); 438.210(f), 440.230(e)(3), 457.732(c)
+and 45 CFR 156.223(c) say the same): so a payer's numbers are of requests, whole. A service's numbers are of items: a
+request with several counts once for each, under its own service and by the payer's decision on it.
 
 The count is a join: each event only lowers a minimum or raises a maximum, so events may come in any order, again and
 again, and change nothing by it.
@@ -10,7 +13,7 @@ again, and change nothing by it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple, TypeVar
@@ -230,6 +233,12 @@ class _Claim:
     merit: _Last | None = None
     other: _Last | None = None
     ended: datetime | None = None
+    items: dict[int, _Claim] = field(default_factory=dict)
+    """Each item's part of it, by number, where there are several."""
+
+    def item(self, sequence: int) -> _Claim:
+        """An item's part, begun where it is not known."""
+        return self.items.setdefault(sequence, _Claim())
 
     def ruled(self, sequence: int, event: AuthorizationRuled) -> None:
         """Take one ruling in."""
@@ -256,6 +265,10 @@ class _Claim:
         self.other = _most(self.other, later.other)
         self.pended = _least(self.pended, later.pended)
         self.ended = _least(self.ended, later.ended)
+        for sequence, item in later.items.items():
+            known = self.item(sequence)
+            known.about = _least(known.about, item.about)
+            known.take_up(item)
 
 
 @dataclass(slots=True)
@@ -292,6 +305,19 @@ class _Request:
         if other is ReviewAction.CANCELLED and self.withdrawn is None:
             return Outcome.CANCELLED
         return Outcome.WITHDRAWN if self.withdrawn is not None else Outcome.OPEN
+
+    def each(self) -> Iterator[_Request]:
+        """Its items as requests of their own; itself, where there is one.
+
+        The payer has them as long as the request, and lets them wait with it; an appeal is of those that it asks for.
+        """
+        if not self.claim.items:
+            yield self
+        for sequence, item in self.claim.items.items():
+            if item.about is not None:
+                appeals = (appeal if not appeal.items else appeal.items.get(sequence) for appeal in self.appeals)
+                began = replace(item, purpose=self.claim.purpose, began=self.began, pended=self.claim.pended)
+                yield replace(self, about=item.about, claim=began, appeals=tuple(each for each in appeals if each))
 
     @property
     def overturned(self) -> bool:
@@ -357,6 +383,9 @@ def _submitted(case: _Case, sequence: int, event: AuthorizationSubmitted) -> Non
     about = _About(sequence, event.payer_id, line, event.service, event.kind, urgent)
     claim.about = _least(claim.about, about)
     claim.began = _least(claim.began, event.received_at)
+    for item in event.items:
+        part = claim.item(item.sequence)
+        part.about = _least(part.about, about._replace(service=item.service, kind=item.kind))
 
 
 def _ruled(claim: _Claim, sequence: int, event: AuthorizationRuled) -> None:
@@ -366,6 +395,12 @@ def _ruled(claim: _Claim, sequence: int, event: AuthorizationRuled) -> None:
     claim.prior = event.prior_claim_id or claim.prior
     claim.began = _least(claim.began, event.received_at)
     claim.ruled(sequence, event)
+    for item in event.items:
+        part = claim.item(item.sequence)
+        part.about = _least(part.about, about._replace(service=item.service, kind=item.kind))
+        part.purpose, part.prior, part.began = event.purpose, claim.prior, claim.began
+        if item.action is not None:
+            part.ruled(sequence, event.model_copy(update={"action": item.action}))
 
 
 def _least(known: T | None, new: T | None) -> T | None:
@@ -424,7 +459,7 @@ def _root(case: _Case, id: str) -> str:
 def _payer(payer_id: str, requests: list[_Request], as_of: datetime) -> PayerMeasures:
     drugs = [request for request in requests if request.about.kind == DRUG]
     by_service: dict[tuple[str, str, str], list[_Request]] = {}
-    for request in requests:
+    for request in (each for whole in requests for each in whole.each()):
         about = request.about
         by_service.setdefault((about.service.system, about.service.code, about.kind or ""), []).append(request)
     return PayerMeasures(

@@ -268,6 +268,50 @@ def test_payers_services_and_drugs_stand_apart() -> None:
     assert [payer.payer_id for payer in only.payers] == ["zenith"]
 
 
+def items(*actions: tuple[str, str | None]) -> list[dict[str, object]]:
+    """Items of a request, each a service with the payer's decision on it."""
+    return [
+        {
+            "sequence": n,
+            "kind": "referral",
+            "service": {"system": "http://www.ama-assn.org/go/cpt", "code": code},
+            "action": action,
+        }
+        for n, (code, action) in enumerate(actions, 1)
+    ]
+
+
+def test_a_request_with_several_items_counts_once_for_its_payer_and_each_item_under_its_own_service() -> None:
+    split = Story("split").submitted()
+    split.ruled("A2", 5, items=items(("99244", "A1"), ("97110", "A3"), ("97110", "A6"), ("70553", "NA")))
+    split.appealed(10)
+    split.ruled(
+        "A1", 20, claim_id="a", purpose="appeal", level=1, prior_claim_id="c", received_at=after(10),
+        items=items(("99244", "A1"), ("97110", "A1")),
+    )  # fmt: skip
+    waiting = Story("waiting").tell(
+        AuthorizationSubmitted,
+        0,
+        **split.asked,
+        claim_id="c",
+        received_at=START,
+        items=items(("99244", None), ("70553", None)),
+    )
+    waiting.pended(1)
+    (payer,) = card(split, waiting, Story("one").submitted().ruled("A3", 2), as_of=after(25)).payers
+    assert (payer.all.received, payer.all.standard.approved, payer.all.standard.denied) == (3, share(1, 2), share(1, 2))
+    assert payer.all.pends.open == 1
+    rows = {row.service.code: row.measures for row in payer.services}
+    assert {code: row.received for code, row in rows.items()} == {"99244": 3, "97110": 2, "70553": 2}
+    assert (rows["99244"].standard.approved, rows["99244"].standard.denied) == (share(1, 2), share(1, 2))
+    therapy = rows["97110"]
+    assert (therapy.standard.approved, therapy.standard.denied) == (share(1, 2), share(1, 2))
+    assert (therapy.standard.approved_after_appeal, therapy.in_part) == (share(1, 2), share(1, 1))
+    assert (therapy.appeals, therapy.overturned) == (1, share(1, 1))
+    assert (rows["70553"].undecided["not-required"], rows["70553"].undecided["open"]) == (1, 1)
+    assert [rows[code].pends.open for code in ("99244", "97110", "70553")] == [1, 0, 1]
+
+
 @pytest.mark.parametrize(
     ("since", "until", "counted"),
     [
