@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -31,6 +33,7 @@ from tests.bench.frame import Ground, Measure, Outcome
 from tests.bench.machine import CpuClock
 from tests.bench.reaction_payload import PARTITIONS, REQUESTS, WISHES, members, requests
 from tests.bench.reaction_straightforward import GROUPS as STRAIGHTFORWARD_GROUPS
+from tests.bench.reaction_template import template
 
 LOOK_SECONDS = 0.05
 """How often commits are looked at: of a run of seconds, too seldom to weigh, often enough to be exact."""
@@ -76,8 +79,11 @@ class Found:
 class Course:
     """Broker and store of this scenario, and what is needed to fill, watch and verify them."""
 
-    def __init__(self, stack: Stack, admin: AIOKafkaAdminClient, producer: AIOKafkaProducer, client: Any) -> None:
+    def __init__(
+        self, stack: Stack, admin: AIOKafkaAdminClient, producer: AIOKafkaProducer, client: Any, template: Path
+    ) -> None:
         self._stack = stack
+        self._template = template
         self._admin = admin
         self._producer = producer
         self._client = client
@@ -101,6 +107,7 @@ class Course:
             "MONGODB_DATABASE": database,
             "KAFKA_IDEMPOTENCE": "true",
             "TOPIC_PREFIX": side.prefix,
+            "FLOOR_TEMPLATE": str(self._template),
             "HTTP_PORT": "0",
             **({"OTEL_EXPORTER_OTLP_ENDPOINT": spans.endpoint} if side.traced else {}),
         }
@@ -250,7 +257,10 @@ async def _course(stack: Stack) -> AsyncIterator[Course]:
     await admin.start()
     await producer.start()
     try:
-        yield Course(stack, admin, producer, client)
+        with NamedTemporaryFile() as file:
+            file.write(await template())
+            file.flush()
+            yield Course(stack, admin, producer, client, Path(file.name))
     finally:
         await producer.stop()
         await admin.close()

@@ -15,11 +15,14 @@ import signal
 import zlib
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
 
+import bson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.partitioner import DefaultPartitioner
+from bson.codec_options import CodecOptions
 from pymongo import AsyncMongoClient, InsertOne, UpdateOne
 from pymongo.write_concern import WriteConcern
 
@@ -29,12 +32,14 @@ WANTED_TYPE = WANTED.encode()
 RECORDS = 500
 
 Document = dict[str, Any]
+Update = tuple[Document, Document]
+"""What an update asks of a document, and what it changes."""
 
 
 class Floor:
     """One process's worth of it."""
 
-    def __init__(self, servers: str, uri: str, database: str, prefix: str) -> None:
+    def __init__(self, servers: str, uri: str, database: str, prefix: str, template: bytes) -> None:
         self._requests = f"{prefix}referrals.events"
         self._wishes = f"{prefix}prior_authorization.work"
         self._consumer = AIOKafkaConsumer(
@@ -57,6 +62,8 @@ class Floor:
         self._partition_of = DefaultPartitioner()
         self._unsent: list[tuple[str, Document]] = []
         self._wanted = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self._template: Document = bson.decode(template, CodecOptions(tz_aware=True))
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Take in batch after batch until stopped."""
@@ -97,7 +104,8 @@ class Floor:
                 continue
             if not wish:
                 if document is None:
-                    created, entry = _opened(id, event, mark, sequence, headers["traceparent"].decode(), now)
+                    trace = headers["traceparent"].decode()
+                    created, entry = _opened(self._template, id, event, mark, sequence, trace, now)
                     held[id] = created
                     writes[id] = InsertOne(created)
                     self._unsent.append((id, entry))
@@ -108,13 +116,33 @@ class Floor:
             await self._write(list(writes.values()))
             self._wanted.set()
 
-    async def _write(self, writes: list[InsertOne[Document] | UpdateOne]) -> None:
-        """One bulk; in one commit where the service does so too (``shared/kit/store/commits.py``)."""
+    async def _write(self, writes: list[InsertOne[Document] | Update]) -> None:
+        """One bulk; where the service's is one commit (``shared/kit/store/commits.py``), this one is too."""
+        inserts = [write for write in writes if isinstance(write, InsertOne)]
+        updates = [write for write in writes if not isinstance(write, InsertOne)]
         if "secantusVersion" not in self._server:
-            await self._documents.bulk_write(writes, ordered=False)
+            await self._documents.bulk_write([*inserts, *(UpdateOne(*each) for each in updates)], ordered=False)
             return
-        async with self._client.start_session() as session, await session.start_transaction():
-            await self._documents.bulk_write(writes, ordered=False, session=session)
+        if inserts:
+            await self._documents.bulk_write(inserts, ordered=False)
+        if not updates:
+            return
+        async with self._turn, self._client.start_session() as session, await session.start_transaction():
+            wanted = {"_id": {"$in": [where["_id"] for where, _ in updates]}}
+            found = self._documents.find(wanted, {"version": 1}, session=session)
+            versions = {each["_id"]: each["version"] async for each in found}
+            stands = [(where, change) for where, change in updates if versions.get(where["_id"]) == where["version"]]
+            bulk = [UpdateOne({"_id": where["_id"]}, change) for where, change in stands]
+            await self._documents.bulk_write(bulk, ordered=False, session=session)
+
+    async def _take_out(self, ids: list[str]) -> None:
+        emptied = ({"_id": {"$in": ids}, "sequence": 1}, {"$set": {"outbox": []}, "$unset": {"unsent": ""}})
+        if "secantusVersion" not in self._server:
+            await self._documents.update_many(*emptied)
+            return
+        soon = WriteConcern(w=1)
+        async with self._turn, self._client.start_session() as session, await session.start_transaction(None, soon):
+            await self._documents.update_many(*emptied, session=session)
 
     async def _publish(self) -> None:
         while True:
@@ -137,10 +165,7 @@ class Floor:
                 sent.append(await self._producer.send_batch(records, self._wishes, partition=partition))
             await asyncio.gather(*sent)
             if batch:
-                await self._documents.update_many(
-                    {"_id": {"$in": [id for id, _ in batch]}, "sequence": 1},
-                    {"$set": {"outbox": []}, "$unset": {"unsent": ""}},
-                )
+                await self._take_out([id for id, _ in batch])
 
 
 def _derived(*parts: str) -> str:
@@ -163,8 +188,10 @@ def _headers(key: bytes, entry: Document) -> list[tuple[str, bytes]]:
     ]
 
 
-def _opened(id: str, event: Document, mark: str, sequence: int, trace: str, now: datetime) -> tuple[Document, Document]:
-    """The Authorization that a request creates, and the event in its outbox."""
+def _opened(
+    template: Document, id: str, event: Document, mark: str, sequence: int, trace: str, now: datetime
+) -> tuple[Document, Document]:
+    """The Authorization that a request creates, and the event in its outbox. What is the same in all is copied."""
     deadline = now + timedelta(days=2)
     entry = {
         "sequence": 1,
@@ -176,66 +203,23 @@ def _opened(id: str, event: Document, mark: str, sequence: int, trace: str, now:
         "trace": trace,
     }
     document = {
+        **template,
         "_id": id,
-        "shape": 1,
-        "version": 1,
-        "sequence": 1,
         "applied": {mark: sequence},
         "timers": {"deadline": deadline},
-        "attempts": {},
-        "attempted": {},
-        "requests": {},
         "trace": trace,
-        "wait": {
-            "since": now,
-            "deadline": deadline,
-            "owner": "coordinator",
-            "reason": "member-unknown",
-            "escalated_at": None,
-        },
-        "ended_at": None,
-        "shrunk": False,
-        "state": "awaiting-member",
+        "wait": {**template["wait"], "since": now, "deadline": deadline},
         "referral_id": event["referral_id"],
         "patient_id": event["patient_id"],
         "coverage_id": event["coverage_id"],
         "payer_id": event["payer_id"],
-        "service": event["service"],
+        "items": [{**template["items"][0], "service": event["service"], "quantity": event["quantity"]}],
         "diagnoses": event["diagnoses"],
-        "quantity": event["quantity"],
         "expedited": event["expedited"],
         "specialist_id": event["specialist_id"],
         "opened_for": event["payer_id"],
         "requested_at": now,
-        "terms": {
-            "why": "default",
-            "needed": True,
-            "appeal": "automatic",
-            "appeal_levels": 1,
-            "timezone": "America/New_York",
-            "opens": 8,
-            "closes": 18,
-            "decision_hours": 168,
-            "appeal_hours": 720,
-            "poll_minutes": 15,
-        },
-        "submissions": [],
-        "claim_id": None,
-        "appeal_id": None,
-        "cancel_id": None,
-        "cancel_reason": None,
-        "carried_to": None,
-        "current": None,
-        "history": [],
-        "contradictions": [],
-        "troubles": [],
-        "failures": 0,
-        "refusals": 0,
-        "polled_at": None,
-        "polls": 0,
-        "share": 0,
-        "epoch": 0,
-        "epoch_poll": 0,
+        "changed_at": now,
         "slot": zlib.crc32(event["payer_id"].encode()) % 256,
         "due": deadline,
         "unsent": now,
@@ -244,7 +228,7 @@ def _opened(id: str, event: Document, mark: str, sequence: int, trace: str, now:
     return document, entry
 
 
-def _submitting(document: Document, now: datetime) -> UpdateOne:
+def _submitting(document: Document, now: datetime) -> Update:
     """The change that a known member leads to."""
     deadline = now + timedelta(days=1)
     change = {
@@ -261,17 +245,17 @@ def _submitting(document: Document, now: datetime) -> UpdateOne:
         "due": now,
         "version": document["version"] + 1,
     }
-    return UpdateOne({"_id": document["_id"], "version": document["version"]}, {"$set": change})
+    return {"_id": document["_id"], "version": document["version"]}, {"$set": change}
 
 
-async def main() -> None:
+async def main(template: bytes) -> None:
     """Run until SIGTERM."""
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     e = os.environ
-    floor = Floor(e["KAFKA_BOOTSTRAP_SERVERS"], e["MONGODB_URI"], e["MONGODB_DATABASE"], e["TOPIC_PREFIX"])
+    floor = Floor(e["KAFKA_BOOTSTRAP_SERVERS"], e["MONGODB_URI"], e["MONGODB_DATABASE"], e["TOPIC_PREFIX"], template)
     await floor.run(stopping)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(Path(os.environ["FLOOR_TEMPLATE"]).read_bytes()))
