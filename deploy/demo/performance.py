@@ -43,7 +43,7 @@ class Stage:
     ``urls`` are the base URLs of services and simulators, ``token`` mints one for a role, ``clock_file`` is the shared
     offset of domain time, ``processes`` names each service's among the URLs, ``traces`` is where spans are written.
     ``run`` is 0 on a stage where nobody has played yet; with another number for each run the patients are others, and
-    come when the earlier ones' appointments are over.
+    come when the earlier ones' appointments are over. ``patience`` is how many real seconds something may be in flight.
     """
 
     urls: Mapping[str, str]
@@ -52,6 +52,7 @@ class Stage:
     processes: Mapping[str, Sequence[str]] = field(default_factory=lambda: ONE_EACH)
     traces: Path | None = None
     run: int = 0
+    patience: float = 45.0
 
 
 def arguments(prog: str, description: str | None) -> argparse.ArgumentParser:
@@ -94,8 +95,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 async def _play(stage: Stage, cases: Sequence[Case], console: Console) -> list[Story]:
     clock = OffsetClock(stage.clock_file)
     async with httpx.AsyncClient(timeout=30, trust_env=False) as http:
-        api = Api(stage.urls, stage.token, http)
-        conductor = Conductor(api, clock, processes=stage.processes)
+        api = Api(stage.urls, stage.token, http, patience=stage.patience)
+        conductor = Conductor(api, clock, patience=stage.patience, processes=stage.processes)
         if stage.run:
             cases = [case.copy(stage.run) for case in cases]
             clock.advance_to(clock.now() + timedelta(days=CLINIC_DAYS[-1] + 1))

@@ -22,6 +22,9 @@ from deploy.docker.roles import PROCESSES, container_of
 from deploy.simulators.issuer import Issuer
 
 _PORT = 8000
+_PATIENCE = 240.0
+"""As many processes as these share a laptop's cores with whatever else runs there."""
+
 _OUTSIDE = {"payer": "http://payer:8081", "gateway": "http://gateway:8082", "issuer": "http://issuer:8000"}
 
 
@@ -45,7 +48,8 @@ def _standing(issuer: Path, clock: Path, console: Console) -> Iterator[Stage]:
         urls |= {url: url for url in found}
     number = sum(map(len, processes.values()))
     console.print(f"playing through {number} processes of {len(processes)} services ...", highlight=False)
-    yield Stage(urls, Issuer(issuer).mint, clock, processes, run=int(time.time()))
+    run = int(time.time())
+    yield Stage(urls, Issuer(issuer).mint, clock, processes, run=run, patience=_PATIENCE)
 
 
 def main(given: Sequence[str] | None = None) -> int:
