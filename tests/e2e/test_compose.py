@@ -154,7 +154,7 @@ def test_the_demos_patients_come_to_their_ends_and_again_with_four_senders_for_o
     assert _demo(core).endswith("15 of 15 referrals ended as expected")
 
     before = set(core.containers())
-    core("up", "--detach", "--no-recreate", "--wait", "--scale", f"{SENDER}=4")
+    _scale(core, 4)
     assert before < set(core.containers()), "nobody else was touched"
     assert len(core.containers(SENDER)) == 4
 
@@ -162,7 +162,7 @@ def test_the_demos_patients_come_to_their_ends_and_again_with_four_senders_for_o
     assert f"playing through {sum(map(len, PROCESSES.values())) + 3} processes" in told
     assert told.endswith("15 of 15 referrals ended as expected")
 
-    core("up", "--detach", "--no-recreate", "--wait", "--scale", f"{SENDER}=1")
+    _scale(core, 1)
     assert set(core.containers()) == before
 
 
@@ -179,3 +179,7 @@ def test_a_container_that_is_stopped_ends_what_it_does_and_leaves_well(core: Com
 
 def _demo(core: Compose) -> str:
     return core("run", "--rm", "--no-TTY", "--no-deps", "demo").strip()
+
+
+def _scale(core: Compose, number: int) -> None:
+    core("up", "--detach", "--no-recreate", "--no-deps", "--wait", "--scale", f"{SENDER}={number}", SENDER)

@@ -193,3 +193,16 @@ def test_addresses_among_the_signals_are_those_of_compose(services: dict[str, Se
     named = set(re.findall(r"(?:http://|targets: \[\"|endpoint: )([a-z][a-z-]+):\d+", text))
     assert named
     assert named <= set(services)
+
+
+def test_prometheus_takes_its_configuration_and_finds_the_rules() -> None:
+    file = ROOT / "deploy" / "docker" / "prometheus.yaml"
+    rules = [Path(rule) for rule in yaml.safe_load(file.read_text())["rule_files"]]
+    assert {rule.name for rule in rules} == {"recording.yml", "alerts.yml"}
+    assert all((ROOT / "deploy" / "observability" / "prometheus" / rule.name).is_file() for rule in rules)
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not on PATH")
+    command = [promtool, "check", "config", "--syntax-only", str(file)]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stdout + told.stderr
