@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -168,12 +167,9 @@ def test_the_demos_patients_come_to_their_ends_and_again_with_four_senders_for_o
 
 def test_a_container_that_is_stopped_ends_what_it_does_and_leaves_well(core: Compose) -> None:
     (id,) = core.containers("scheduling-jobs")
-    began = time.monotonic()
-    core("stop", "--timeout", "30", "scheduling-jobs")
-    took = time.monotonic() - began
+    core("stop", "--timeout", "60", "scheduling-jobs")
     told = subprocess.run([core.docker, "inspect", id], capture_output=True, text=True, check=True).stdout
-    assert json.loads(told)[0]["State"]["ExitCode"] == 0
-    assert took < 25, "it was not killed"
+    assert json.loads(told)[0]["State"]["ExitCode"] == 0, "it ended by itself, and was not killed"
     assert '"event": "stopped"' in core("logs", "--no-log-prefix", "--tail", "5", "scheduling-jobs")
 
 
@@ -182,4 +178,9 @@ def _demo(core: Compose) -> str:
 
 
 def _scale(core: Compose, number: int) -> None:
-    core("up", "--detach", "--no-recreate", "--no-deps", "--wait", "--scale", f"{SENDER}={number}", SENDER)
+    try:
+        core("up", "--detach", "--no-recreate", "--no-deps", "--wait", "--scale", f"{SENDER}={number}", SENDER)
+    except AssertionError as failed:
+        checks = {each["Name"]: each["State"]["Health"]["Log"] for each in core.containers(SENDER).values()}
+        failed.add_note(json.dumps(checks, indent=1) + core("logs", "--tail", "20", SENDER))
+        raise
