@@ -169,6 +169,7 @@ class Chassis:
         routes = [OPERATIONS, *((OPERATED, *service.routes) if part.api else ())]
         self.app: FastAPI = application(self.door, routes, max_body_bytes=settings.max_body_bytes)
         self.app.state.chassis = self
+        self._going_back: set[str] = set()
         self._stopping = asyncio.Event()
         self._closing = asyncio.Event()
         self._publishing: asyncio.Task[None] | None = None
@@ -352,7 +353,11 @@ class Chassis:
         if await self.pauses.refresh():
             self._apply_pauses()
         groups = {reader.group for reader in self.readers}
-        for rewind in await self.rewinding.open(groups):
+        orders = await self.rewinding.open(groups)
+        for group in self._going_back - {rewind.group for rewind in orders}:
+            self.bus.go_back(group, None)
+        self._going_back = {rewind.group for rewind in orders}
+        for rewind in orders:
             assert rewind.to is not None  # noqa: S101 - an open order has one
             done = frozenset(each.place for each in rewind.moved)
             moved = partial(self.rewinding.moved, rewind)

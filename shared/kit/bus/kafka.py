@@ -237,7 +237,7 @@ class KafkaBus:
         for subscription in self._of(group):
             subscription.pause(False)
 
-    def go_back(self, group: str, order: GoingBack) -> None:
+    def go_back(self, group: str, order: GoingBack | None) -> None:
         """Have this process's partitions of a group read again."""
         for subscription in self._of(group):
             subscription.order(order)
@@ -557,12 +557,12 @@ class _Subscription:
         elif stopped := consumer.paused():
             consumer.resume(*stopped)
 
-    def order(self, order: GoingBack) -> None:
+    def order(self, order: GoingBack | None) -> None:
         """Take an order to go back; one that is known only tells what others have done of it."""
-        if self._order is None or self._order.number != order.number:
+        if order is None or self._order is None or self._order.number != order.number:
             self._gone_back = set()
         self._order = order
-        self._gone_back |= order.done
+        self._gone_back |= order.done if order is not None else frozenset()
 
     def places(self) -> dict[TopicPartition, int]:
         """The partitions that this member has, and the next offset of each that it has not committed."""

@@ -138,10 +138,11 @@ class Bus(Protocol):
         """Read on for a group, from where it stood."""
         ...
 
-    def go_back(self, group: str, order: GoingBack) -> None:
+    def go_back(self, group: str, order: GoingBack | None) -> None:
         """Have this process's partitions of a group, now and as it gets more, read again; never forward, which loses.
 
-        To be called after ``start``. Done between two batches; a newer order takes the place of an older.
+        To be called after ``start``. Done between two batches; a newer order takes the place of an older, and None ends
+        it: a partition that comes later is read on from where it stands.
         """
         ...
 

@@ -543,8 +543,14 @@ class BusSuite:
         bus.go_back(f"{topic}.group", GoingBack(1, LONG_AGO, frozenset(moved), told))
         await put(bus, messages(topic, 1))
         await reader.until_taken(25)
-        await bus.stop()
         assert len(reader.taken) == 49, "an order is carried out once"
+
+        bus.go_back(f"{topic}.group", GoingBack(2, LONG_AGO, frozenset(moved), told))
+        bus.go_back(f"{topic}.group", None)
+        await put(bus, messages(topic, 1))
+        await reader.until_taken(26)
+        await bus.stop()
+        assert len(reader.taken) == 50, "one that is done with is not carried out by whoever gets a partition later"
 
     async def test_the_broker_tells_how_far_a_group_has_read_and_what_topics_are_like(
         self, connect: Connect, topic: str

@@ -181,14 +181,18 @@ class MemoryBus:
         self._paused.discard(group)
         self.arrived.set()
 
-    def go_back(self, group: str, order: GoingBack) -> None:
+    def go_back(self, group: str, order: GoingBack | None) -> None:
         """Have this client's partitions of a group read again, before it reads on."""
         subscription = self._subscriptions[group]
-        if subscription.order is None or subscription.order.number != order.number:
+        if order is None or subscription.order is None or subscription.order.number != order.number:
             subscription.gone_back = set()
         subscription.order = order
-        subscription.gone_back |= order.done
+        subscription.gone_back |= order.done if order is not None else frozenset()
         self.arrived.set()
+
+    def ordered(self, group: str) -> bool:
+        """Whether this client follows an order to go back with a group."""
+        return self._subscriptions[group].order is not None
 
     async def _heed(self, subscription: _Subscription) -> None:
         order, group = subscription.order, self.broker.groups[subscription.name]

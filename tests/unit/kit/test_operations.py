@@ -21,11 +21,12 @@ from shared.kit.service import Service
 from shared.kit.settings import KitSettings
 from shared.kit.store.port import Found
 from shared.kit.testing.harness import Harness
+from shared.kit.testing.memory_bus import MemoryBus
 from tests.unit.kit.toy import REACTIONS, Box, BoxState, LetterArrived, Stamp, jobs, routes, take
 
 GROUP = "toy.box"
 CANARY = "Synthea-Canary"
-ANN, BOB, CID = (derived_id("sender", name) for name in ("ann", "bob", "cid"))
+ANN, BOB = (derived_id("sender", name) for name in ("ann", "bob"))
 BOX = derived_id("box", "one")
 
 Json = dict[str, Any]
@@ -282,6 +283,11 @@ async def test_a_group_that_goes_back_reads_again_and_changes_nothing_that_was_t
     (done,) = await desk.kit.all(Rewind)
     assert done.state is RewindState.DONE
     assert (await desk.get("/status"))["going_back"] == []
+    bus = desk.kit.chassis.bus
+    assert isinstance(bus, MemoryBus)
+    assert bus.ordered(GROUP)
+    await desk.kit.chassis.heed()
+    assert not bus.ordered(GROUP), "whoever gets a partition later does not go back with it again"
     assert [entry["action"] for entry in await desk.audited()] == ["group.go-back"]
 
 
