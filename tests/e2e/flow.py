@@ -192,7 +192,9 @@ class Flow:
                     self.failures.append(Failure(service, type(error).__name__, time.time()))
                 else:
                     self.visits += 1
-                    if not answer.is_success:
+                    if answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
+                        self.overloads[service] += 1
+                    elif not answer.is_success:
                         self.failures.append(Failure(service, str(answer.status_code), time.time()))
             await passed(every)
 
