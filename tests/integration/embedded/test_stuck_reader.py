@@ -245,7 +245,7 @@ async def test_a_member_without_a_partition_is_no_stuck_one(wire: tuple[Wire, st
     _, address = wire
     topic, gate = f"suite-{uuid4().hex}", Gate()
     readers = [Reader(gate), Reader(gate)]
-    members = [await reading(address, topic, reader, stuck_after=5.0, partitions=1) for reader in readers]
+    members = [await reading(address, topic, reader, stuck_after=20.0, partitions=1) for reader in readers]
     await writing(address, topic, range(40))
     await gate.wait()
 
