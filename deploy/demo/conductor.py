@@ -154,6 +154,8 @@ def _behind(pulses: dict[str, Json]) -> Iterable[str]:
     ends = _furthest(pulses.values())
     for pulse in pulses.values():
         for group, positions in pulse["consumed"].items():
+            if not positions:
+                yield f"{group} has no partitions"  # as while it is shared out anew: how far it read is not known
             topics = {place.rpartition(":")[0] for place in positions}
             lag = sum(
                 max(0, end - positions.get(place, 0))

@@ -33,7 +33,7 @@ from shared.kit.operations import OPERATED
 from shared.kit.parking import Parked, Parking, draining
 from shared.kit.pausing import Pause, Pauses
 from shared.kit.performing import Performer
-from shared.kit.presence import EVERY, Presence
+from shared.kit.presence import EVERY, SOON, Presence
 from shared.kit.presence import ensure as ensure_processes
 from shared.kit.reading import Reader
 from shared.kit.rewinding import Rewind, Rewinding
@@ -387,16 +387,18 @@ class Chassis:
     async def _be_seen(self) -> None:
         """Tell now and then that this process lives, and how it stands; in the end, that it stops."""
         while True:
-            stopping = self._stopping.is_set()
+            stopping, pause = self._stopping.is_set(), SOON
             try:
-                await self.presence.tell(await self.standing(), stopped=stopping)
+                standing = await self.standing()
+                pause = SOON if standing["missing"] else EVERY
+                await self.presence.tell(standing, stopped=stopping)
             except StoreUnavailable as error:
                 log.info("presence.untold", error=str(error))
             except Exception as error:
                 log.error("presence.failed", error=where_raised(error), exc_info=error)
             if stopping:
                 return
-            await self._stopped_within(EVERY)
+            await self._stopped_within(pause)
 
     async def _stopped_within(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):

@@ -18,7 +18,8 @@ from shared.kit.store.port import Index, Outcome, Store, Write
 COLLECTION = "process"
 
 EVERY = 5.0
-"""Seconds between two signs of life."""
+SOON = 0.5
+"""Seconds between two signs of life: of a process that is ready, and of one that is not yet, or no longer."""
 
 _SILENT_AFTER = timedelta(seconds=4 * EVERY)
 _FORGOTTEN_AFTER = timedelta(hours=1)

