@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 
 from shared.kit.bus.port import Message
 from shared.kit.chassis import Chassis
@@ -109,6 +110,11 @@ class Declared:
         service: Service = self._built["service"]
         return service
 
+    def serve(self, app: FastAPI) -> None:
+        """Have an application use the routes that the first one of this service resolved: each does so anew, which
+        takes longer than what is asked of it. They know their application by the request alone."""
+        app.router.routes = self._built.setdefault("routes", app.router.routes)
+
 
 class World:
     """Everything that a seed plays with."""
@@ -182,6 +188,7 @@ class World:
             telemetry=self._telemetry(declared.name),
             ids=lambda: f"{declared.name}-{number}",
         )
+        declared.serve(chassis.app)
         await chassis.prepare()
         for reader in chassis.readers:
             bus.subscribe(reader.group, reader.topics, reader.handle)
@@ -388,13 +395,11 @@ class World:
 
     def _pending(self) -> bool:
         """Whether anything is still to be published, read, decided or answered at this time."""
-        if self.broker.lag():
-            return True
         now = self.clock.now()
         for store in self.stores.values():
             if store.unsent() or any(first <= now for first in store.dues().values()):
                 return True
-        if any(process.chassis.publisher.waiting for process in self.processes):
+        if any(process.chassis.publisher.waiting for process in self.processes) or self.broker.lag():
             return True
         return any(worker.busy for process in self.processes for worker in process.chassis.workers.values())
 
