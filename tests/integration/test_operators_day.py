@@ -257,7 +257,11 @@ async def test_a_group_that_reads_everything_again_changes_nothing_and_a_strange
         assert ordered["records"] == dry["records"]
         await desk.outside.until(lambda export: consumed(export) >= first + ordered["records"])
         assert await desk.stored(people) == before
-        assert (await desk.carectl.told("topics", "check"))["topics"]
+        code, said = await desk.carectl("topics", "check", "--json")
+        topics = json.loads(said)["topics"]
+        assert topics
+        # The broker is other tests' too, whose topics may have other partitions.
+        assert code == (1 if any(topic["problem"] for topic in topics) else 0), said
         code, said = await desk.carectl("story", people[0])
         assert code == 0
         assert "person.located.v1" in said

@@ -14,6 +14,7 @@ from deploy.simulators.gateway import Fate, ScriptOrder
 from services.directory.model.handoff import HandOff, handoff_id
 from services.notifications.model.delivery import Accepted, Delivery
 from services.prior_authorization.model import Authorization, authorization_id
+from services.prior_authorization.pas import codes
 from services.scheduling.model.appointment import Appointment, AppointmentState
 from services.scheduling.model.calendar import Calendar
 from shared.contracts.base import Event
@@ -64,7 +65,7 @@ from tests.unit.notifications.world import World as NotificationsWorld
 from tests.unit.prior_authorization import cases as claims
 from tests.unit.prior_authorization import coverage
 from tests.unit.prior_authorization.test_api import notice
-from tests.unit.prior_authorization.test_reading import review
+from tests.unit.prior_authorization.test_reading import concept, review
 from tests.unit.prior_authorization.world import World as AuthorizationWorld
 from tests.unit.referrals import cases as orders
 from tests.unit.referrals.test_fhir import service_request
@@ -283,6 +284,7 @@ class AuthorizationWalk(Walk[AuthorizationWorld]):
             *(partial(self.say, word) for word in claims.WORDS),
             *(partial(self.say, word) for word in claims.WORDS),
             partial(self.say, claims.A3_DATA),
+            self.find_errors,
             partial(self.act, "resubmit", {"corrected": ["0P"]}),
             partial(self.act, "resubmit", {"corrected": ["0P"]}),
             self.lose_member,
@@ -358,6 +360,17 @@ class AuthorizationWalk(Walk[AuthorizationWorld]):
         item: dict[str, Any] = {"itemSequence": 1, "adjudication": [ruling]}
         claim = self.random.choice(document.submissions[-2:]).id
         await self._notify(notice(claim, self.harness.clock.now().isoformat(), item=[item]))
+
+    async def find_errors(self) -> None:
+        """The payer finds errors in what is pended, decides nothing, and a person corrects it."""
+        document = await self.harness.stored(Authorization, self.authorization)
+        if document is None or document.claim_id is None:
+            return
+        error = {"code": concept(codes.X12_REJECT, "72")}
+        told = notice(document.claim_id, self.harness.clock.now().isoformat(), outcome="error", error=[error])
+        told["entry"][1]["resource"]["entry"][0]["resource"].pop("item")
+        await self._notify(told)
+        await self.act("resubmit", {"corrected": ["72"]})
 
     async def subscription(self, status: str) -> None:
         """The payer says that its notifications have stopped; its next one says otherwise."""
