@@ -1,6 +1,6 @@
 """The stack's process manager: supervisord, which stops everything when whoever started the stack is gone.
 
-Without this a killed test run or demo leaves a broker, a store and eight services behind. The one who starts it holds
+Without this a killed test run or demo leaves a broker, a store and seven services behind. The one who starts it holds
 the other end of its standard input: at its end, however it came about, the stack is stopped. A ``.`` read from it
 lets go: the stack then stays until ``down``.
 """
