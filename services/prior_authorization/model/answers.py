@@ -71,7 +71,8 @@ class ItemAnswer:
     ``units`` are those granted, from the item's authorized detail or, where the payer granted something else, from
     ``addItem``, whose services are ``granted``. ``reasons`` are X12 886 codes. Dates are inclusive. ``reference`` is
     the payer's administrative number, ``authorized`` the number of an earlier authorization of the item, ``service``
-    the service that its authorized detail names.
+    the service that its authorized detail names. ``told`` is whether it was given a review action code at all, be it
+    one that means nothing, or text alone.
     """
 
     sequence: int
@@ -88,6 +89,7 @@ class ItemAnswer:
     service: Coding | None = None
     added: bool = False
     granted: tuple[GrantAnswer, ...] = ()
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,7 +347,7 @@ def roll_up(actions: Collection[ReviewAction]) -> ReviewAction:
     | items | together |
     |---|---|
     | any CT | CT |
-    | any A4, or no word on one | A4 |
+    | any A4, or one that the answer leaves out | A4 |
     | all the same | the same |
     | something granted, among it an A6 | A6 |
     | something granted, something not, or an A2 | A2 |
@@ -430,12 +432,15 @@ def _word(item: ItemAnswer, answer: PayerAnswer, asked: Coding | None) -> ItemRu
 
 
 def _gap(word: ItemRuling) -> str | None:
-    """What a grant lacks to be used: it is of no use with a malformed number, nor a smaller one without its size."""
+    """What a grant lacks to be used: it is of no use with a malformed number, nor a smaller one without its size, nor
+    where only a part of what was added has one.
+    """
     if word.number is not None and not _NUMBER.fullmatch(word.number):
         return "number-malformed"
     if word.valid_from and word.valid_to and word.valid_to < word.valid_from:
         return "dates-reversed"
-    if word.action is not ReviewAction.CERTIFIED and word.units is None:
+    sized = word.action is not ReviewAction.CERTIFIED or any(grant.units is not None for grant in word.granted)
+    if sized and word.units is None:
         return "units-missing"
     return None
 

@@ -7,7 +7,6 @@ with paths, never with values, for what is not a PAS answer at all.
 from __future__ import annotations
 
 import calendar
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +34,8 @@ _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}")
 _ISSUE = re.compile(r"[a-z-]{1,40}")
 _EVENT_NUMBER = re.compile(r"[0-9]{1,19}")
 _ACTIONS = frozenset(action.value for action in ReviewAction)
+_MOST_UNITS = 1e300
+"""JSON spells numbers, and sums of them, that no float holds."""
 _UUID_URN = "urn:uuid:"
 _DETAIL = "This is not a PAS answer"
 
@@ -76,7 +77,7 @@ def read_inquiry(raw: object) -> tuple[PayerAnswer, ...]:
     resource = _object(raw, "Resource")
     if resource.get("resourceType") == "Parameters":
         return _parameters_answers(resource)
-    return _bundle_answers(_object(raw, "Bundle"), "Bundle", may_be_none=True)
+    return _bundle_answers(resource, "Bundle", may_be_none=True)
 
 
 def read_notification(raw: object) -> Notification:
@@ -120,7 +121,7 @@ def read_answers(raw: object) -> tuple[PayerAnswer, ...]:
     if type_ == "Bundle":
         return _bundle_answers(resource, "Bundle", may_be_none=_is_inquirys(resource))
     if type_ == "Parameters":
-        return _whole_parameters(resource)
+        return _parameters_answers(resource)
     raise _no_answer(resource)
 
 
@@ -167,8 +168,11 @@ def read_claim_response(raw: Mapping[str, object], at: str, around: Entries = ()
 def _bundle_answers(bundle: Mapping[str, object], at: str, *, may_be_none: bool = False) -> tuple[PayerAnswer, ...]:
     """The answers in a response Bundle, whose first resource is one (PAS: ClaimResponseFirst).
 
-    That first resource tells an answer from a request, which may carry an earlier ClaimResponse along.
+    That first resource tells an answer from a request, which may carry an earlier ClaimResponse along. A refusal in
+    place of an answer (OperationOutcome) is none, and not "nothing was found" either.
     """
+    if bundle.get("resourceType") == "OperationOutcome":
+        raise _no_answer(bundle)
     if bundle.get("resourceType") != "Bundle":
         raise _invalid(f"{at}.resourceType", "must be Bundle")
     flaws = Flaws()
@@ -190,6 +194,9 @@ def _bundle_answers(bundle: Mapping[str, object], at: str, *, may_be_none: bool 
         flaws.add(resources[0].path, "must be the ClaimResponse: it comes first in an answer")
     elif len(found) > 1 and any(profile.startswith(codes.RESPONSE_BUNDLE) for profile in profiles):
         flaws.add(found[1].path, "is a second ClaimResponse: the answer to a request has one")
+    for resource in resources if not found else ():
+        if resource.type == "OperationOutcome":
+            flaws.found.extend(_refusal(resource))
     answers: list[PayerAnswer] = []
     for resource in found:
         with flaws.gather():
@@ -203,10 +210,18 @@ def _is_inquirys(bundle: Mapping[str, object]) -> bool:
 
 
 def _parameters_answers(raw: Mapping[str, object]) -> tuple[PayerAnswer, ...]:
-    """The Bundles of an inquiry's answer. PAS calls the parameter ``return``, its own example ``responseBundle``."""
+    """The Bundles of an inquiry's answer; empty Parameters, and empty Bundles, say that nothing was found.
+
+    PAS calls the parameter ``return``, its own example ``responseBundle``.
+    """
+    parameters = Element("Parameters", raw).all("parameter")
+    if "subscription" in {parameter.text("name") for parameter in parameters}:
+        raise _invalid("Parameters", "is a subscription's status alone: a notification is a Bundle of type history")
+    if parameters and not any(parameter.has("resource") for parameter in parameters):
+        raise _invalid("Parameters.parameter", "must hold a response Bundle with a ClaimResponse")
     answers: list[PayerAnswer] = []
     flaws = Flaws()
-    for parameter in Element("Parameters", raw).all("parameter"):
+    for parameter in parameters:
         with flaws.gather():
             resource = parameter.one("resource")
             if resource is None:
@@ -217,18 +232,9 @@ def _parameters_answers(raw: Mapping[str, object]) -> tuple[PayerAnswer, ...]:
                 answers.append(read_claim_response(resource.raw, resource.path))
             else:
                 flaws.add(resource.path, "must be a response Bundle")
+                flaws.found.extend(_refusal(resource) if resource.type == "OperationOutcome" else ())
     flaws.refuse(_DETAIL)
     return tuple(answers)
-
-
-def _whole_parameters(raw: Mapping[str, object]) -> tuple[PayerAnswer, ...]:
-    """Parameters as an inquiry's answer; empty ones, and empty Bundles, say that nothing was found."""
-    parameters = Element("Parameters", raw).all("parameter")
-    if "subscription" in {parameter.text("name") for parameter in parameters}:
-        raise _invalid("Parameters", "is a subscription's status alone: a notification is a Bundle of type history")
-    if parameters and not any(parameter.has("resource") for parameter in parameters):
-        raise _invalid("Parameters.parameter", "must hold a response Bundle with a ClaimResponse")
-    return _parameters_answers(raw)
 
 
 def _focus_answers(resource: Element, around: Entries) -> Iterable[PayerAnswer]:
@@ -364,14 +370,18 @@ def _items(response: Element) -> tuple[ItemAnswer, ...]:
     whole = _reviews(response)
     items = [_item(item, whole) for item in response.all("item")]
     places = {item.sequence: place for place, item in reversed(list(enumerate(items)))}
+    additions: dict[int, list[ItemAnswer]] = {}
     for added in response.all("addItem"):
-        for granted in _added(added):
-            place = places.get(granted.sequence)
-            if place is None:
-                places[granted.sequence] = len(items)
-                items.append(granted if granted.code is not None else _decided(granted, whole))
-            else:
-                items[place] = _overlaid(items[place], granted)
+        for addition in _added(added):
+            additions.setdefault(addition.sequence, []).append(addition)
+    for sequence, found in additions.items():
+        place = places.get(sequence)
+        if place is not None:
+            items[place] = _overlaid(items[place], found)
+            continue
+        alone = ItemAnswer(sequence, added=True)
+        spoken = any(addition.told for addition in found)
+        items.append(_overlaid(alone if spoken else _decided(alone, whole), found))
     return tuple(_with_header(item, response) for item in items)
 
 
@@ -401,55 +411,84 @@ def _item(item: Element, whole: Sequence[Element]) -> ItemAnswer:
 
 
 def _added(added: Element) -> tuple[ItemAnswer, ...]:
-    """What the payer grants in place of an item of the request. PAS has it name one; WHOLE where it names none.
-
-    What is added and then denied or pended is no grant.
-    """
+    """What the payer offers in place of an item of the request. PAS has it name one; WHOLE where it names none."""
     sequences = added.raw.get("itemSequence") or [WHOLE]
     if not isinstance(sequences, list) or not all(type(sequence) is int for sequence in sequences):
         raise added.flaw("itemSequence", "must name the item in whose place it stands")
     start, end = _period(added)
     units = _quantity(added, "quantity")
+    service = next(iter(added.concept("productOrService")), None)
     decided = _decided(
         ItemAnswer(
             sequence=WHOLE,
             valid_from=start,
             valid_to=end,
             issued=_issued(added),
+            units=units,
             reference=_extension_text(added, codes.ADMINISTRATION_REFERENCE),
             authorized=_extension_text(added, codes.AUTHORIZATION_NUMBER),
-            added=True,
+            granted=(GrantAnswer(service, units, shared=len(sequences) > 1),),
         ),
         _reviews(added),
         _reviews_below(added),
     )
-    if decided.action is None or decided.action in GRANTED:
-        service = next(iter(added.concept("productOrService")), None)
-        decided = replace(decided, units=units, granted=(GrantAnswer(service, units, shared=len(sequences) > 1),))
     return tuple(replace(decided, sequence=sequence) for sequence in dict.fromkeys(sequences))
 
 
-def _overlaid(item: ItemAnswer, granted: ItemAnswer) -> ItemAnswer:
-    """An item with what was granted in its place; several grants for one item add up."""
-    decided = item.code is not None
-    if decided and not granted.granted:
-        return item
-    earlier = item.units if item.added else None
-    units = granted.units if earlier is None or granted.units is None else earlier + granted.units
+def _overlaid(item: ItemAnswer, additions: Sequence[ItemAnswer]) -> ItemAnswer:
+    """An item with what was added in its place, in whatever order: what is granted of it adds up.
+
+    An addition grants where it says so, or says nothing where the item is granted. One that is denied or pended is no
+    grant; where the item has no word of its own, it is that word.
+    """
+    action = _overlaid_action(item, additions)
+    told = [addition for addition in additions if addition.told]
+    if action in GRANTED:
+        heard = [addition for addition in additions if not addition.told or addition.action in GRANTED]
+    else:
+        heard = told if action is not None and not item.told else []
+    grants = heard if action in GRANTED else []
     return replace(
         item,
-        code=item.code if decided else granted.code,
-        action=item.action if decided else granted.action,
-        number=item.number or granted.number,
-        valid_from=granted.valid_from or item.valid_from,
-        valid_to=granted.valid_to or item.valid_to,
-        issued=item.issued or granted.issued,
-        units=units if units is not None else item.units,
-        reasons=item.reasons or granted.reasons,
-        authorized=item.authorized or granted.authorized,
-        added=True,
-        granted=(*item.granted, *granted.granted),
+        code=item.code if item.told else next((addition.code for addition in told if addition.code), None),
+        action=action,
+        told=item.told or bool(told),
+        number=item.number or _agreed(addition.number for addition in heard),
+        valid_from=max((each.valid_from for each in grants if each.valid_from), default=item.valid_from),
+        valid_to=min((each.valid_to for each in grants if each.valid_to), default=item.valid_to),
+        issued=item.issued or max((each.issued for each in grants if each.issued), default=None),
+        units=_added_up(item, grants),
+        reasons=item.reasons or tuple(dict.fromkeys(reason for each in heard for reason in each.reasons)),
+        reference=item.reference or _agreed(each.reference for each in heard),
+        authorized=item.authorized or _agreed(each.authorized for each in grants),
+        added=item.added or bool(grants),
+        granted=tuple(grant for each in grants for grant in each.granted),
     )
+
+
+def _overlaid_action(item: ItemAnswer, additions: Sequence[ItemAnswer]) -> ReviewAction | None:
+    """What is decided of an item with additions: None where one of them is undecided, or two of its words differ."""
+    said = {addition.action for addition in additions if addition.told}
+    if not item.told:
+        return next(iter(said)) if len(said) == 1 else None
+    contradicted = item.action not in GRANTED and not said.isdisjoint(GRANTED)
+    return None if None in said or contradicted else item.action
+
+
+def _added_up(item: ItemAnswer, grants: Sequence[ItemAnswer]) -> Units | None:
+    """The units of all that is granted in place of an item; where none of it has a number of them, the item's own."""
+    found = [grant.units for grant in grants]
+    counted = [units for units in found if units is not None]
+    if not counted:
+        return item.units
+    total = sum(counted)
+    return None if len(counted) < len(found) else int(total) if total == int(total) else total
+
+
+def _agreed(texts: Iterable[str | None]) -> str | None:
+    """The one text among them; None where two differ, for which of them holds nobody can tell."""
+    found = {text for text in texts if text}
+    return found.pop() if len(found) == 1 else None
 
 
 def _with_header(item: ItemAnswer, response: Element) -> ItemAnswer:
@@ -495,7 +534,8 @@ def _told(reviews: Sequence[Element]) -> tuple[Element, ...]:
 
 def _decided(item: ItemAnswer, reviews: Sequence[Element], below: Sequence[Element] = ()) -> ItemAnswer:
     """The item with its decision. One that is given two of them that differ, also by its details, is not decided."""
-    told = _told(reviews) or tuple(reviews)
+    spoken = _told(reviews)
+    told = spoken or tuple(reviews)
     found = [coding for review in (*told, *below) for coding in _review_codes(review)]
     if not told and not found:
         return item
@@ -505,6 +545,7 @@ def _decided(item: ItemAnswer, reviews: Sequence[Element], below: Sequence[Eleme
         item,
         code=found[0].code if found else None,
         action=_action(found) if len(meant) == 1 else None,
+        told=bool(spoken or _told(below)),
         number=next(iter(numbers)) if len(numbers) == 1 else None,
         reasons=tuple(dict.fromkeys(reason for review in told for reason in _reasons(review))),
     )
@@ -545,15 +586,24 @@ def _coding(holder: Element, name: str, system: str) -> Coding | None:
 
 
 def _extension_text(holder: Element, url: str) -> str | None:
-    extension = holder.extension(url)
-    return extension.text("valueString") if extension is not None else None
+    return _agreed(extension.text("valueString") for extension in holder.extensions(url))
+
+
+def _single(holder: Element, url: str) -> Element | None:
+    """An extension of which PAS has one. Raises Invalid where it is repeated with another content: a grant would be as
+    large, or as long, as the one that happens to come first.
+    """
+    found = holder.extensions(url)
+    if any(each.raw != found[0].raw for each in found[1:]):
+        raise Invalid(_DETAIL, flaws=[Flaw(found[1].path, "says again, and otherwise, what may be said once")])
+    return next(iter(found), None)
 
 
 # -- dates and units ------------------------------------------------------------------------------------------------
 
 
 def _period(holder: Element) -> tuple[date | None, date | None]:
-    extension = holder.extension(codes.ITEM_PERIOD)
+    extension = _single(holder, codes.ITEM_PERIOD)
     return _span(extension.one("valuePeriod") if extension is not None else None)
 
 
@@ -583,19 +633,19 @@ def _day(period: Element, name: str, value: str) -> date | None:
 
 
 def _issued(holder: Element) -> date | None:
-    extension = holder.extension(codes.ITEM_ISSUE_DATE)
+    extension = _single(holder, codes.ITEM_ISSUE_DATE)
     return extension.day("valueDate") if extension is not None else None
 
 
 def _authorized_units(item: Element) -> Units | None:
-    detail = item.extension(codes.ITEM_DETAIL)
-    part = detail.extension("quantity") if detail is not None else None
+    detail = _single(item, codes.ITEM_DETAIL)
+    part = _single(detail, "quantity") if detail is not None else None
     return _quantity(part, "valueQuantity") if part is not None else None
 
 
 def _authorized_service(item: Element) -> Coding | None:
-    detail = item.extension(codes.ITEM_DETAIL)
-    part = detail.extension("productOrServiceCode") if detail is not None else None
+    detail = _single(item, codes.ITEM_DETAIL)
+    part = _single(detail, "productOrServiceCode") if detail is not None else None
     return next(iter(part.concept("valueCodeableConcept")), None) if part is not None else None
 
 
@@ -604,8 +654,10 @@ def _quantity(holder: Element, name: str) -> Units | None:
     value = quantity.raw.get("value") if quantity is not None else None
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST_UNITS:
         raise holder.flaw(f"{name}.value", "must be a number of units")
+    if quantity is not None and quantity.has("comparator"):
+        raise holder.flaw(f"{name}.comparator", "must be absent: a bound is no number of units")
     return int(value) if value == int(value) else value
 
 
@@ -647,11 +699,16 @@ def _no_answer(resource: Mapping[str, object]) -> Invalid:
         return _invalid("Claim", "is a request, not an answer")
     if named != "OperationOutcome":
         return _invalid(named, "is no PAS response, inquiry answer or notification")
-    flaws = [Flaw("OperationOutcome", "refuses a request and decides nothing")]
-    for issue in Element("OperationOutcome", resource).all("issue"):
+    return Invalid(_DETAIL, flaws=_refusal(Element("OperationOutcome", resource)))
+
+
+def _refusal(outcome: Element) -> list[Flaw]:
+    """What an OperationOutcome says: its issues' codes, and never its words."""
+    flaws = [Flaw(outcome.path, "refuses a request and decides nothing")]
+    for issue in outcome.all("issue"):
         code = issue.text("code") or ""
         flaws.append(Flaw(issue.path, f"says {code if _ISSUE.fullmatch(code) else 'nothing that FHIR has a code for'}"))
-    return Invalid(_DETAIL, flaws=flaws)
+    return flaws
 
 
 def _object(raw: object, at: str) -> Mapping[str, object]:

@@ -126,6 +126,29 @@ async def test_whatever_a_payer_does_has_its_outcome(
     assert await answering(reply).submit(sent(), member()) == outcome
 
 
+@pytest.mark.parametrize("wrapped", ["Bundle", "Parameters", "bare"])
+async def test_a_refusal_in_an_inquirys_answer_is_not_taken_for_a_claim_that_the_payer_does_not_have(
+    wrapped: str,
+) -> None:
+    issue: dict[str, object] = {
+        "resourceType": "OperationOutcome",
+        "issue": [{"severity": "error", "code": "throttled"}],
+    }
+    bundle = {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": issue}]}
+    found = {
+        "bare": issue,
+        "Bundle": bundle,
+        "Parameters": {"resourceType": "Parameters", "parameter": [{"name": "return", "resource": bundle}]},
+    }
+    reply = httpx.Response(200, json=found[wrapped])
+    document = answered(sent(), A4)
+    outcome = await answering(lambda _: reply).inquire(document, member(), ATTEMPT)
+    assert isinstance(outcome, Unreadable)
+    document = calling.prepare_poll(document, due("poll"), facts(member()), NOW)
+    document = calling.settle_poll(document, outcome, facts(member()), NOW)
+    assert [trouble.reason for trouble in document.troubles] == ["malformed"]
+
+
 async def test_a_payer_id_stays_one_part_of_the_path() -> None:
     seen: list[str] = []
 

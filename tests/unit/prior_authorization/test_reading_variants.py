@@ -69,6 +69,19 @@ def said_of(*items: Json, **more: object) -> Json:
     return response(item=list(items) or None, **more)
 
 
+def period(start: str, end: str) -> list[Json]:
+    return [extension(codes.ITEM_PERIOD, valuePeriod={"start": start, "end": end})]
+
+
+def detail(units: int, **more: object) -> Json:
+    return extension(codes.ITEM_DETAIL, extension=[extension("quantity", valueQuantity={"value": units, **more})])
+
+
+MAYS = period("2026-05-01", "2026-05-31")
+GRANT = {"code": "99243", "system": CPT, "units": 2}
+FOREIGN = "http://payer.example/status"
+DETAILED = [{"productOrService": concept(CPT, "99243"), "adjudication": [review("A3")]}]
+
 VARIANTS: dict[str, tuple[Json, list[Json]]] = {
     "a benefit beside the decision": (
         said_of(an_item(BENEFIT, review("A1", "N-1"), BENEFIT)),
@@ -251,6 +264,48 @@ VARIANTS: dict[str, tuple[Json, list[Json]]] = {
             item(2, "modified", "A6", units=2, granted={"code": "99243", "system": CPT, "units": 2}),
         ],
     ),
+    "an addition that is denied, of an item without a word": (
+        said_of(an_item(), addItem=[an_added(review("A3", "REF-3", "0M"))]),
+        [item(1, "denied", "A3", number="REF-3", reasons=["0M"])],
+    ),
+    "an addition without a word, of an item that is denied": (
+        said_of(an_item(review("A3")), addItem=[an_added(extension=MAYS)]),
+        [item(1, "denied", "A3")],
+    ),
+    "additions with two numbers": (
+        said_of(an_item(review("A6")), addItem=[an_added(review("A6", "N-6")), an_added(review("A6", "N-7"))]),
+        [item(1, "modified", "A6", units=4, granted=[GRANT, GRANT])],
+    ),
+    "additions with periods of their own hold together where both do": (
+        said_of(
+            an_item(review("A6", "N-6")),
+            addItem=[an_added(extension=MAYS), an_added(extension=period("2026-04-01", "2026-05-15"))],
+        ),
+        [
+            item(
+                1,
+                "modified",
+                "A6",
+                number="N-6",
+                units=4,
+                granted=[GRANT, GRANT],
+                **{"from": "2026-05-01", "to": "2026-05-15"},
+            )
+        ],
+    ),
+    "a number twice that differs, of the authorization before": (
+        said_of(
+            an_item(
+                review("A1"),
+                extension=[extension(codes.AUTHORIZATION_NUMBER, valueString=each) for each in ("OLD-1", "OLD-2")],
+            )
+        ),
+        [item(1, "approved", "A1")],
+    ),
+    "one period twice": (
+        said_of(an_item(review("A1", "N-1"), extension=[*MAYS, *MAYS])),
+        [item(1, "approved", "A1", number="N-1", **{"from": "2026-05-01", "to": "2026-05-31"})],
+    ),
     "no items at all": (said_of(), []),
     "notes, totals and a payer's disposition": (
         said_of(
@@ -287,6 +342,76 @@ def without_nothing(node: Any) -> Any:
     if isinstance(node, dict):
         return {name: without_nothing(value) for name, value in node.items() if value is not None}
     return [without_nothing(value) for value in node] if isinstance(node, list) else node
+
+
+UNDECIDED: dict[str, tuple[list[Json], list[Json]]] = {
+    "a code of another system": ([an_item(review("A1", "N-1"))], [an_added(coded(coding("DENIED", FOREIGN)))]),
+    "a code that X12 306 does not have": ([an_item(review("A6", "N-1"))], [an_added(review("A9", "N-9"))]),
+    "words alone": ([an_item(review("A1", "N-1"))], [an_added(coded(text="Not certified"))]),
+    "a detail that says another thing": ([an_item(review("A1", "N-1"))], [an_added(review("A1"), detail=DETAILED)]),
+    "words alone, of an item without a word": ([an_item()], [an_added(coded(text="Not certified"))]),
+    "an item of words alone": ([an_item(coded(text="Not certified"))], [an_added(review("A1", "N-9"))]),
+    "one that grants and one that denies": ([an_item()], [an_added(review("A1", "N-9")), an_added(review("A3"))]),
+    "one that grants and one that denies, of no item": ([], [an_added(review("A1", "N-9")), an_added(review("A3"))]),
+    "one that grants all and one that grants less": ([], [an_added(review("A1", "N-9")), an_added(review("A6"))]),
+    "one that grants and one undecided": ([], [an_added(review("A1", "N-9")), an_added(review("A9"))]),
+    "a grant of what is denied": ([an_item(review("A3"))], [an_added(review("A6", "N-9"), extension=MAYS)]),
+    "a grant of what is pended": ([an_item(review("A4"))], [an_added(review("A6", "N-9"), extension=MAYS)]),
+    "a grant, a denial and a denied item": ([an_item(review("A3"))], [an_added(review("A3")), an_added(review("A1"))]),
+    "two items' without a word, of no decision": ([], [an_added(), an_added()]),
+}
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("kind", UNDECIDED)
+def test_an_addition_that_leaves_doubt_leaves_the_item_undecided_in_whatever_order(
+    tmp_path: Path, capsys: Capture, kind: str, backwards: bool
+) -> None:
+    items, added = UNDECIDED[kind]
+    raw = without_nothing(said_of(*items, addItem=added[::-1] if backwards else added))
+    (word,) = answered(tmp_path, capsys, raw)["items"]
+    assert (word["decision"], word["granted"], word["units"]) == ("undecided", None, None)
+    assert (word["from"], word["to"]) == (None, None)
+    assert word["number"] in (None, "N-1")
+    (answer,) = reading.read_answers(raw)
+    assert isinstance(weigh(answer, "claim-1", ONE, Source.POLL, answer.created), Unusable)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize(
+    ("code", "own", "added", "units"),
+    [
+        ("A6", 10, (6, None), None),
+        ("A6", None, (6, None), None),
+        ("A1", 10, (6, None), None),
+        ("A6", 10, (6, 2), 8),
+        ("A6", 10, (1.5, 2.5), 4),
+        ("A6", 10, (6, 0), 6),
+        ("A6", 10, (None, None), 10),
+        ("A6", 10, (None,), 10),
+        ("A6", 10, (6,), 6),
+    ],
+)
+def test_the_units_of_what_is_added_add_up_in_whatever_order(
+    code: str, own: int | None, added: tuple[float | None, ...], units: float | None, backwards: bool
+) -> None:
+    details = [detail(own)] if own is not None else []
+    additions = [an_added(units=each) for each in added]
+    raw = said_of(
+        an_item(review(code, "N-1"), extension=details or None), addItem=additions[::-1] if backwards else additions
+    )
+    (answer,) = reading.read_answers(without_nothing(raw))
+    assert [(each.units, type(each.units)) for each in answer.items] == [(units, type(units))]
+    if units is None:
+        assert weigh(answer, "claim-1", ONE, Source.POLL, answer.created) == Unusable("units-missing")
+
+
+def test_a_denied_addition_adds_no_units() -> None:
+    raw = said_of(
+        an_item(review("A6", "N-1"), extension=[detail(10)]), addItem=[an_added(review("A3"), units=7), an_added()]
+    )
+    (answer,) = reading.read_answers(raw)
+    assert [each.units for each in answer.items] == [2]
 
 
 def test_an_item_that_shares_its_grant_with_another_is_not_used() -> None:
@@ -387,11 +512,14 @@ def test_answers_are_found_in_whatever_they_are_wrapped(tmp_path: Path, capsys: 
     assert [each["code"] for each in line["items"]] == words
 
 
-ISSUE = {"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "processing"}]}
+ISSUE = {"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "throttled"}]}
 REFUSED: dict[str, tuple[Json, tuple[str, ...]]] = {
     "a search's Bundle": ({**collection(bare()), "type": "searchset"}, ("Bundle.type must be collection",)),
     "a message": ({**collection(bare()), "type": "message"}, ("Bundle.type must be collection",)),
-    "a batch's answer": ({**collection(ISSUE), "type": "batch-response"}, ("Bundle.type must be", "Bundle.entry must")),
+    "a batch's answer": (
+        {**collection(ISSUE), "type": "batch-response"},
+        ("Bundle.type must be", "Bundle.entry must", "says throttled"),
+    ),
     "a notification of R5": ({**r4b("heartbeat"), "type": "subscription-notification"}, ("Bundle.type must be",)),
     "a request with an earlier answer": (collection(CLAIM, bare()), ("Bundle.entry[0].resource is a Claim",)),
     "an answer that is not first": (
@@ -417,7 +545,18 @@ REFUSED: dict[str, tuple[Json, tuple[str, ...]]] = {
         ("Bundle.entry[0].resource must be the Parameters",),
     ),
     "a history of nothing": ({"resourceType": "Bundle", "type": "history"}, ("Bundle.entry[0].resource must be",)),
-    "Parameters with a refusal": (parameters(ISSUE), ("Parameters.parameter[0].resource must be a response Bundle",)),
+    "an inquiry's that is a refusal": (
+        collection(PATIENT, ISSUE, profile=codes.INQUIRY_RESPONSE_BUNDLE),
+        ("Bundle.entry[1].resource refuses", "Bundle.entry[1].resource.issue[0] says throttled"),
+    ),
+    "Parameters with a Bundle that is a refusal": (
+        parameters(collection(ISSUE)),
+        ("Parameters.parameter[0].resource.entry[0].resource.issue[0] says throttled",),
+    ),
+    "Parameters with a refusal": (
+        parameters(ISSUE),
+        ("Parameters.parameter[0].resource must be a response Bundle", "issue[0] says throttled"),
+    ),
     "Parameters with a refusal beside an answer": (
         parameters(collection(bare()), ISSUE),
         ("Parameters.parameter[1].resource must be a response Bundle",),
@@ -432,6 +571,31 @@ REFUSED: dict[str, tuple[Json, tuple[str, ...]]] = {
         ("addItem[0].quantity.value",),
     ),
     "units below none": (said_of(an_item(review("A6")), addItem=[an_added(units=-1)]), ("addItem[0].quantity.value",)),
+    "units below a bound": (
+        said_of(an_item(review("A1"), extension=[detail(2, comparator="<")])),
+        ("valueQuantity.comparator must be absent",),
+    ),
+    "a detail twice that differs": (
+        said_of(an_item(review("A1"), extension=[detail(2), detail(5)])),
+        ("item[0].extension[1] says again",),
+    ),
+    "units twice that differ": (
+        said_of(
+            an_item(
+                review("A1"),
+                extension=[extension(codes.ITEM_DETAIL, extension=[*detail(2)["extension"], *detail(5)["extension"]])],
+            )
+        ),
+        ("item[0].extension[0].extension[1] says again",),
+    ),
+    "a period twice that differs": (
+        said_of(an_item(review("A1"), extension=[*MAYS, *period("2026-05-01", "2026-06-30")])),
+        ("item[0].extension[1] says again",),
+    ),
+    "units that no number holds": (
+        said_of(an_item(review("A6")), addItem=[an_added(units=10**400)]),
+        ("addItem[0].quantity.value",),
+    ),
     "a day that is none": (
         said_of(an_item(review("A1"), extension=[extension(codes.ITEM_PERIOD, valuePeriod={"start": "2026-02-30"})])),
         ("item[0].extension[0].valuePeriod.start",),
@@ -448,6 +612,25 @@ def test_what_is_none_is_refused_with_all_its_reasons(tmp_path: Path, capsys: Ca
     status, lines, complaints = shown(capsys, written(tmp_path, without_nothing(content)))
     assert (status, lines) == (1, [])
     assert [reason for reason in reasons if reason not in complaints] == [], complaints
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        ISSUE,
+        collection(ISSUE),
+        parameters(ISSUE),
+        parameters(collection(PATIENT, ISSUE)),
+        {"resourceType": "Parameters", "parameter": [{"name": "x", "valueString": "A1"}]},
+        {"resourceType": "Parameters", "parameter": [{"name": "subscription"}]},
+    ],
+)
+def test_an_inquirys_answer_that_is_a_refusal_or_something_else_is_not_taken_for_nothing_found(raw: Json) -> None:
+    for read_it in (reading.read_inquiry, reading.read_answers):
+        with pytest.raises(Invalid) as refusal:
+            read_it(raw)
+        said = [flaw.reason for flaw in refusal.value.flaws]
+        assert ("says throttled" in said) is ("throttled" in json.dumps(raw))
 
 
 # -- what a payer asks for ------------------------------------------------------------------------------------------
