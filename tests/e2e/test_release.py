@@ -28,7 +28,9 @@ from tests.e2e.flow import Flow, Referred, flowing
 from tests.e2e.volume import until
 
 RATE = 2.0
-PATIENTS = 4
+PATIENTS = 11
+"""So many that some are on partitions of either release, and no divisor of the turns that the processes take."""
+
 ENOUGH = 4
 """Referrals that processes of either release must have accepted while both run, and that come behind it."""
 
@@ -89,6 +91,7 @@ async def test_a_release_with_a_field_and_an_event_version_more_rolls_out_and_ba
                     await until(
                         _true_when(lambda: _accepted_by_either(flow.referred[rolled_out:], newer)), 120, "both accept"
                     )
+                    await until(lambda: _taken_over(books), 120, "scheduling's newer release reads the newer version")
                     mixed = list(flow.referred)
                     await _withdrawn_by_the_other(flow, mixed[rolled_out:])
                 rolled_back = len(flow.referred)
@@ -125,10 +128,15 @@ async def _no_field_was_dropped(books: Books, by_newer: set[str]) -> None:
     assert {id: stored["referral"][id]["window"].get("visit_kind") for id in by_newer} == kinds
     ended = {id for id in by_newer if stored["referral"][id]["state"] == "cancelled"}
     assert len(ended) >= ENOUGH, "the older release withdrew what the newer accepted"
-    appointments = (await books.stored("scheduling"))["appointment"].values()
-    told = {raw["referral_id"]: raw["visit_kind"] for raw in appointments if raw.get("visit_kind")}
+    told = await _taken_over(books)
     assert told, "no newer process read the newer version"
     assert told.items() <= kinds.items()
+
+
+async def _taken_over(books: Books) -> dict[str, str]:
+    """How the patient is seen, by referral, as scheduling's newer release took it over onto appointments."""
+    appointments = (await books.stored("scheduling"))["appointment"].values()
+    return {raw["referral_id"]: raw["visit_kind"] for raw in appointments if raw.get("visit_kind")}
 
 
 async def _both_versions_were_told(stack: Stack, books: Books, referred: set[str], by_newer: set[str]) -> None:
