@@ -55,11 +55,13 @@ def main() -> None:
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--controller-port", type=int, required=True)
+    parser.add_argument("--more", type=Path, help="a file of properties that go before its own")
     given = parser.parse_args()
     data = given.folder / "data"
     properties, logging = given.folder / "server.properties", given.folder / "log4j2.yaml"
     places = {"host": given.host, "port": given.port, "controller": given.controller_port, "data": data}
-    properties.write_text(_PROPERTIES.format(**places))
+    more = given.more.read_text() if given.more else ""
+    properties.write_text(_PROPERTIES.format(**places) + more)
     logging.write_text(_LOGGING)
     run = [java(), f"-Xms{_HEAP}", f"-Xmx{_HEAP}", f"-Dlog4j2.configurationFile={logging}", "-cp", f"{given.jars}/*"]
     if not (data / "meta.properties").exists():

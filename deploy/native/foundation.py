@@ -15,12 +15,12 @@ class Native:
     """One Kafka node in KRaft mode and one store. Making one raises Missing or BuildFailed where it cannot be had."""
 
     name = "native"
-    ports = ("broker", "controller", "store")
+    ports: tuple[str, ...] = ("broker", "controller", "store")
     folders = ("broker", "store")
     environment = {"KAFKA_PARTITIONS": "12", "KAFKA_IDEMPOTENCE": "true"}
 
     def __init__(self) -> None:
-        self._jars = artifacts.kafka()
+        self.jars = artifacts.kafka()
         self._store_program = artifacts.store()
 
     def programs(self, folder: Path, ports: Mapping[str, int]) -> tuple[Program, ...]:
@@ -32,7 +32,7 @@ class Native:
         return ()
 
     def _broker(self, folder: Path, ports: Mapping[str, int]) -> Program:
-        argv = [sys.executable, "-m", "deploy.native.broker", "--jars", str(self._jars), "--folder", str(folder)]
+        argv = [sys.executable, "-m", "deploy.native.broker", "--jars", str(self.jars), "--folder", str(folder)]
         argv += ["--host", LOOPBACK, "--port", str(ports["broker"]), "--controller-port", str(ports["controller"])]
         return Program("broker", Group.foundation, argv, {}, [ports["broker"]])
 

@@ -26,6 +26,7 @@ from pydantic import ValidationError
 
 from shared.kit.bus.kafka import KafkaBus
 from shared.kit.bus.port import client_id
+from shared.kit.bus.security import secured
 from shared.kit.chassis import Chassis
 from shared.kit.clock import Clock, OffsetClock, SystemClock, random_id
 from shared.kit.errors import DomainError
@@ -73,6 +74,7 @@ def bus_of(name: str, settings: KitSettings, telemetry: Telemetry | None = None)
     return KafkaBus(
         settings.kafka_bootstrap_servers,
         client_id=client_id(name),
+        security=secured(settings.kafka_login(), settings.kafka_tls()),
         partitions=settings.kafka_partitions,
         replication=settings.kafka_replication,
         idempotence=settings.kafka_idempotence,
@@ -241,7 +243,8 @@ def configured(settings: type[S]) -> S:
         return settings()
     except ValidationError as error:
         for flaw in error.errors():
-            print(f"{'.'.join(str(p) for p in flaw['loc']).upper()}: {flaw['msg']}", file=sys.stderr)  # noqa: T201
+            where = [".".join(str(part) for part in flaw["loc"]).upper()] * bool(flaw["loc"])
+            print(": ".join([*where, flaw["msg"]]), file=sys.stderr)  # noqa: T201
         sys.exit(2)
 
 

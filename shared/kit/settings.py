@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from ssl import SSLContext
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, IPvAnyNetwork
+from pydantic import BeforeValidator, Field, FilePath, IPvAnyNetwork, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared.kit.bus.security import Login, Mechanism, trusting
 
 
 def _listed(value: Any) -> Any:
@@ -23,6 +26,13 @@ class KitSettings(BaseSettings):
     kafka_partitions: int = Field(12, ge=1, description="for topics that do not exist yet")
     kafka_replication: int = Field(1, ge=1)
     kafka_idempotence: bool = Field(False, description="off for the embedded broker, which cannot")
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_sasl_mechanism: Mechanism = "SCRAM-SHA-512"
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+    kafka_ssl_ca_file: FilePath | None = Field(None, description="PEM: who signs brokers; the system's by default")
+    kafka_ssl_certificate_file: FilePath | None = Field(None, description="PEM: proves this process to the broker")
+    kafka_ssl_key_file: FilePath | None = Field(None, description="PEM: its key, without a passphrase")
     mongodb_uri: str = "mongodb://127.0.0.1:27017"
     mongodb_database: str | None = Field(None, description="the service's name by default")
     mongodb_driver: Literal["pymongo", "motor"] = "pymongo"
@@ -65,3 +75,33 @@ class KitSettings(BaseSettings):
         30.0, gt=0, description="how long a reader may stand still before unread records until its client is replaced"
     )
     drain_seconds: float = Field(20.0, gt=0, description="how long SIGTERM waits for what is in work")
+
+    def kafka_login(self) -> Login | None:
+        """As whom the broker is spoken to, where it asks for that by SASL."""
+        if not self.kafka_security_protocol.startswith("SASL_"):
+            return None
+        if self.kafka_sasl_username is None or self.kafka_sasl_password is None:
+            raise ValueError("KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD go with KAFKA_SECURITY_PROTOCOL=SASL_...")
+        return Login(self.kafka_sasl_mechanism, self.kafka_sasl_username, self.kafka_sasl_password.get_secret_value())
+
+    def kafka_tls(self) -> SSLContext | None:
+        """How the broker is spoken to, where that is by TLS."""
+        if not self.kafka_security_protocol.endswith("SSL"):
+            return None
+        try:
+            return trusting(self.kafka_ssl_ca_file, self.kafka_ssl_certificate_file, self.kafka_ssl_key_file)
+        except OSError as error:
+            raise ValueError(f"the files of KAFKA_SSL_... make no TLS: {error}") from error
+
+    @model_validator(mode="after")
+    def _kafka_is_spoken_to_as_asked(self) -> Self:
+        """Refuse what would be left out unsaid: a password, or a file, that the protocol has no use for."""
+        of_no_use = {"kafka_sasl_username", "kafka_sasl_password"} if self.kafka_login() is None else set()
+        if self.kafka_tls() is None:
+            of_no_use |= {"kafka_ssl_ca_file", "kafka_ssl_certificate_file", "kafka_ssl_key_file"}
+        if given := sorted(name.upper() for name in of_no_use if getattr(self, name) is not None):
+            protocol = self.kafka_security_protocol
+            raise ValueError(f"{', '.join(given)}: of no use with KAFKA_SECURITY_PROTOCOL={protocol}")
+        if self.kafka_ssl_key_file is not None and self.kafka_ssl_certificate_file is None:
+            raise ValueError("KAFKA_SSL_KEY_FILE goes with KAFKA_SSL_CERTIFICATE_FILE")
+        return self

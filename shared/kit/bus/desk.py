@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from shared.kit.bus.port import Place, ReadFailed, Topic
+from shared.kit.bus.security import Access
 
 
 @asynccontextmanager
-async def _asking(servers: str, client_id: str, group: str) -> AsyncIterator[AIOKafkaConsumer]:
+async def _asking(access: Access, group: str) -> AsyncIterator[AIOKafkaConsumer]:
     """A client that may ask what a group has committed. It subscribes to nothing, so that it never becomes a member."""
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=servers, client_id=client_id, group_id=group, enable_auto_commit=False
-    )
+    consumer = AIOKafkaConsumer(**access.options(), group_id=group, enable_auto_commit=False)
     try:
         await consumer.start()
         yield consumer
@@ -39,12 +39,12 @@ async def since(
     return {part: first.offset for part, first in found.items() if first is not None and first.timestamp >= 0}
 
 
-async def standing(servers: str, client_id: str, group: str, topics: Sequence[str], at: datetime) -> list[Place]:
+async def standing(access: Access, group: str, topics: Sequence[str], at: datetime) -> list[Place]:
     """How far a group has read topics, partition by partition; see ``Bus.standing``."""
-    async with _asking(servers, client_id, group) as consumer:
-        there = await consumer.topics()
-        wanted = [topic for topic in topics if topic in there]
-        parts = [TopicPartition(t, p) for t in wanted for p in sorted(consumer.partitions_for_topic(t) or ())]
+    parts = [
+        TopicPartition(topic, part) for topic, those in (await partitions(access, topics)).items() for part in those
+    ]
+    async with _asking(access, group) as consumer:
         begins, ends = await consumer.beginning_offsets(parts), await consumer.end_offsets(parts)
         firsts = await since(consumer, parts, at)
         found = []
@@ -63,23 +63,32 @@ async def standing(servers: str, client_id: str, group: str, topics: Sequence[st
         return found
 
 
-async def described(servers: str, client_id: str, topics: Sequence[str]) -> list[Topic]:
+async def described(access: Access, topics: Sequence[str]) -> list[Topic]:
     """Those of these topics that there are; see ``Bus.described``."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=servers, client_id=client_id)
+    return [
+        Topic(name, len(parts), min((len(part["replicas"]) for part in parts), default=0))
+        for name, parts in (await _told(access, topics)).items()
+    ]
+
+
+async def partitions(access: Access, topics: Iterable[str]) -> dict[str, list[int]]:
+    """The partitions of those of these topics that there are. Raises ReadFailed.
+
+    A consumer tells them too, of its own topics; of others only if it has happened to hear of them.
+    """
+    told = await _told(access, topics)
+    return {name: sorted(part["partition"] for part in parts) for name, parts in told.items()}
+
+
+async def _told(access: Access, topics: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
+    """What the broker tells of each of these topics' partitions, in the order of the topics."""
+    admin = AIOKafkaAdminClient(**access.options())
     try:
         await admin.start()
-        there = set(await admin.list_topics())
-        wanted = [topic for topic in topics if topic in there]
-        told = await admin.describe_topics(wanted) if wanted else []
+        # Of all topics: a broker may make one that it is asked for by name.
+        told = {each["topic"]: each["partitions"] for each in await admin.describe_topics()}
     except (KafkaError, OSError) as error:
         raise ReadFailed(type(error).__name__) from error
     finally:
         await admin.close()
-    return [
-        Topic(
-            each["topic"],
-            len(each["partitions"]),
-            min((len(part["replicas"]) for part in each["partitions"]), default=0),
-        )
-        for each in told
-    ]
+    return {name: told[name] for name in topics if name in told}

@@ -21,6 +21,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaAckableMessage
+from faststream.security import BaseSecurity
 
 from shared.kit import metrics
 from shared.kit.bus import desk
@@ -37,6 +38,7 @@ from shared.kit.bus.port import (
     Record,
     Topic,
 )
+from shared.kit.bus.security import Access
 from shared.kit.bus.watching import Unread, Watch, cut
 from shared.kit.telemetry import Telemetry, log, where_raised
 
@@ -77,6 +79,7 @@ class KafkaBus:
         bootstrap_servers: str,
         *,
         client_id: str = "carerelay",
+        security: BaseSecurity | None = None,
         partitions: int = 12,
         replication: int = 1,
         idempotence: bool = False,
@@ -94,8 +97,7 @@ class KafkaBus:
         ``drain`` seconds to its end when its group is left.
         """
         self.positions = Positions()
-        self._servers = bootstrap_servers
-        self._client_id = client_id
+        self._access = Access(bootstrap_servers, client_id, security)
         self._partitions = partitions
         self._replication = replication
         self._idempotence = idempotence
@@ -108,7 +110,7 @@ class KafkaBus:
         self._replacements = replacements
         self._drain = drain
         self._telemetry = telemetry or Telemetry.quiet()
-        self._watch = Watch(bootstrap_servers, client_id, request_timeout)
+        self._watch = Watch(self._access, request_timeout)
         self._watching: asyncio.Task[None] | None = None
         self._leaving = asyncio.Event()
         self.looked = asyncio.Event()
@@ -122,7 +124,7 @@ class KafkaBus:
 
     async def ensure(self, topics: Sequence[str]) -> None:
         """Create the topics that are missing, with the partitions set for new ones."""
-        admin = AIOKafkaAdminClient(bootstrap_servers=self._servers, client_id=self._client_id)
+        admin = AIOKafkaAdminClient(**self._access.options())
         await admin.start()
         try:
             present = set(await admin.list_topics())
@@ -247,17 +249,16 @@ class KafkaBus:
 
     async def standing(self, group: str, topics: Sequence[str], at: datetime) -> list[Place]:
         """How far a group has read topics, as the broker tells whoever asks."""
-        return await desk.standing(self._servers, self._client_id, group, topics, at)
+        return await desk.standing(self._access, group, topics, at)
 
     async def described(self, topics: Sequence[str]) -> list[Topic]:
         """Those of these topics that there are."""
-        return await desk.described(self._servers, self._client_id, topics)
+        return await desk.described(self._access, topics)
 
     async def history(self, topic: str, keys: Collection[str] | None = None) -> AsyncGenerator[Batch]:
         """All that stands on a topic, or on the partitions of these keys, to its end as it is found."""
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._servers,
-            client_id=self._client_id,
+            **self._access.options(),
             group_id=None,
             auto_offset_reset="earliest",
             enable_auto_commit=False,
@@ -265,7 +266,9 @@ class KafkaBus:
         )
         try:
             await consumer.start()
-            there = await self._partitions_of(topic)
+            there = (await desk.partitions(self._access, [topic])).get(topic)
+            if there is None:
+                raise ReadFailed(f"there is no topic {topic}")
             wanted = there if keys is None else sorted({partition_of(key, there) for key in keys})
             if not wanted:
                 return
@@ -278,18 +281,6 @@ class KafkaBus:
             raise ReadFailed(type(error).__name__) from error
         finally:
             await consumer.stop()
-
-    async def _partitions_of(self, topic: str) -> list[int]:
-        admin = AIOKafkaAdminClient(bootstrap_servers=self._servers, client_id=self._client_id)
-        await admin.start()
-        try:
-            # Of all topics: a broker may make one that it is asked for by name.
-            found = [each["partitions"] for each in await admin.describe_topics() if each["topic"] == topic]
-        finally:
-            await admin.close()
-        if not found:
-            raise ReadFailed(f"there is no topic {topic}")
-        return sorted(part["partition"] for part in found[0])
 
     async def _to_the_end(self, consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> AsyncIterator[Batch]:
         clock = asyncio.get_running_loop().time
@@ -317,8 +308,7 @@ class KafkaBus:
     async def start(self) -> None:
         """Connect; begin to read what was subscribed."""
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=self._servers,
-            client_id=self._client_id,
+            **self._access.options(),
             acks="all",
             enable_idempotence=self._idempotence,
             max_batch_size=_BATCH_BYTES,
@@ -338,8 +328,9 @@ class KafkaBus:
 
     def _reader(self, subscription: _Subscription) -> KafkaBroker:
         broker = KafkaBroker(
-            self._servers,
-            client_id=self._client_id,
+            self._access.servers,
+            client_id=self._access.client_id,
+            security=self._access.security,
             consumer_only=True,
             allow_auto_create_topics=False,
             apply_types=False,
@@ -377,7 +368,7 @@ class KafkaBus:
                 return
             try:
                 await self._look()
-            except (KafkaError, OSError, TimeoutError) as error:
+            except (KafkaError, OSError, TimeoutError, ReadFailed) as error:
                 # Nobody can read now. Who gets on afterwards is judged by the looks that reach the broker again.
                 log.warning("broker.unreachable", error=type(error).__name__)
                 self._reached = False

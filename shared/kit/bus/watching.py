@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
+
+from shared.kit.bus import desk
+from shared.kit.bus.security import Access
 
 _WAIT_MS = 300
 """How long a record is waited for; where none is there, the broker answers as late as that."""
@@ -35,11 +38,13 @@ class Unread:
 
 
 class Watch:
-    """One observer of a broker. Any failure is a KafkaError, OSError or TimeoutError; the next look connects anew."""
+    """One observer of a broker.
 
-    def __init__(self, servers: str, client_id: str, request_timeout: float) -> None:
-        self._servers = servers
-        self._client_id = f"{client_id}-watch"
+    Any failure is a KafkaError, OSError, TimeoutError or ReadFailed; the next look connects anew.
+    """
+
+    def __init__(self, access: Access, request_timeout: float) -> None:
+        self._access = replace(access, client_id=f"{access.client_id}-watch")
         self._request_timeout = request_timeout
         self._consumer: Any = None
 
@@ -87,8 +92,7 @@ class Watch:
 
     def _made(self, group: str | None) -> Any:
         return AIOKafkaConsumer(
-            bootstrap_servers=self._servers,
-            client_id=self._client_id,
+            **self._access.options(),
             group_id=group,
             auto_offset_reset="earliest",
             enable_auto_commit=False,
@@ -102,13 +106,9 @@ class Watch:
         consumer = self._made(group)
         try:
             async with asyncio.timeout(self._request_timeout):
+                there = await desk.partitions(self._access, topics)
+                places = [TopicPartition(topic, part) for topic, parts in there.items() for part in parts]
                 await consumer.start()
-                await consumer.topics()
-                places = [
-                    TopicPartition(topic, part)
-                    for topic in topics
-                    for part in consumer.partitions_for_topic(topic) or ()
-                ]
                 consumer.assign(places)
                 return {place: await consumer.committed(place) or 0 for place in places}
         finally:

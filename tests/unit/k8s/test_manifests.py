@@ -137,10 +137,15 @@ def test_every_process_gets_settings_that_its_service_has_and_can_start_with(ove
         given = {k: v for source in container["envFrom"] for k, v in maps[source["configMapRef"]["name"]].items()}
         assert not given.keys() & secrets_of(service).keys(), "a secret is no ConfigMap's"
         for entry in container["env"]:
-            given[entry["name"]] = entry.get("value") or _by_default(service, entry["name"]) or STORE
+            if not _may_be_absent(entry):
+                given[entry["name"]] = entry.get("value") or _by_default(service, entry["name"]) or STORE
         fields = {variable.lower(): value for variable, value in given.items()}
         assert fields.keys() <= known.model_fields.keys(), "nobody reads this"
         known.model_validate_strings(fields)
+
+
+def _may_be_absent(entry: Mapping[str, Any]) -> bool:
+    return bool(entry.get("valueFrom", {}).get("secretKeyRef", {}).get("optional"))
 
 
 # -- what is valid ----------------------------------------------------------------------------------------------

@@ -1,0 +1,226 @@
+"""The bus on a Kafka that lets nobody in unproven: TLS, users by SASL, certificates of processes."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from aiokafka.errors import KafkaError
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from deploy.embedded import Stack
+from deploy.embedded.foundation import Foundation
+from deploy.embedded.ports import LOOPBACK
+from deploy.embedded.supervision import Program
+from deploy.native import Native
+from deploy.native.artifacts import java
+from shared.kit.bus.kafka import KafkaBus
+from shared.kit.bus.port import Message
+from shared.kit.run import bus_of
+from shared.kit.settings import KitSettings
+from shared.kit.testing.bus_suite import PARTITIONS, BusSuite, Connect, Reader, put
+
+pytestmark = pytest.mark.native
+
+USER, PASSWORD = "carerelay", "only in this test"
+
+PROPERTIES = """\
+listeners=PLAINTEXT://{host}:{broker},CONTROLLER://{host}:{controller},SASL_SSL://{host}:{login},SSL://{host}:{mutual}
+advertised.listeners=PLAINTEXT://{host}:{broker},SASL_SSL://{host}:{login},SSL://{host}:{mutual}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
+user_{user}="{password}";
+listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+ssl.keystore.type=PEM
+ssl.keystore.location={folder}/broker.pem
+ssl.truststore.type=PEM
+ssl.truststore.location={folder}/authority.pem
+listener.name.ssl.ssl.client.auth=required
+"""
+
+
+class Authority:
+    """Signs certificates; ``folder`` gets its own as ``authority.pem``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "an authority of this test")])
+        self.file = folder / "authority.pem"
+        own = self._certificate(self._name, self._key, x509.BasicConstraints(ca=True, path_length=0))
+        self.file.write_bytes(own.public_bytes(Encoding.PEM))
+
+    def sign(self, name: str) -> Path:
+        """A file with a key and a certificate of that name, on this machine."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        here = x509.SubjectAlternativeName([x509.IPAddress(ip_address(LOOPBACK))])
+        signed = self._certificate(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key, here)
+        file = self._folder / f"{name}.pem"
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        file.write_bytes(private + signed.public_bytes(Encoding.PEM))
+        return file
+
+    def _certificate(
+        self, name: x509.Name, key: ec.EllipticCurvePrivateKey, says: x509.ExtensionType
+    ) -> x509.Certificate:
+        now = datetime.now(UTC)
+        return (
+            x509.CertificateBuilder(self._name, name, key.public_key(), x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(hours=12))
+            .add_extension(says, critical=isinstance(says, x509.BasicConstraints))
+            .sign(self._key, hashes.SHA256())
+        )
+
+
+class Guarded(Native):
+    """The native Kafka with two more doors: ``login`` for users by SASL, ``mutual`` for certificates; both by TLS."""
+
+    ports = (*Native.ports, "login", "mutual")
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+        self.doors: dict[str, str] = {}
+
+    def programs(self, folder: Path, ports: Mapping[str, int]) -> tuple[Program, ...]:
+        """The same programs, the broker with more properties."""
+        self.doors = {name: f"{LOOPBACK}:{port}" for name, port in ports.items()}
+        more = self._folder / "guarded.properties"
+        more.write_text(PROPERTIES.format(host=LOOPBACK, folder=self._folder, user=USER, password=PASSWORD, **ports))
+        broker, *others = super().programs(folder, ports)
+        return replace(broker, argv=[*broker.argv, "--more", str(more)]), *others
+
+    def know(self, mechanism: str) -> None:
+        """Have the broker keep what proves the user's password."""
+        tool = [
+            java(),
+            "-cp",
+            f"{self.jars}/*",
+            "kafka.admin.ConfigCommand",
+            "--bootstrap-server",
+            self.doors["broker"],
+        ]
+        user = ["--alter", "--entity-type", "users", "--entity-name", USER]
+        subprocess.run([*tool, *user, "--add-config", f"{mechanism}=[password={PASSWORD}]"], check=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A guarded broker, and what a process must be told to be let in."""
+
+    doors: Mapping[str, str]
+    authority: Path
+    certificate: Path
+
+    def login(self, mechanism: str = "SCRAM-SHA-512", **other: str) -> dict[str, str]:
+        """The environment of a process that proves itself as a user."""
+        return {
+            "KAFKA_BOOTSTRAP_SERVERS": self.doors["login"],
+            "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+            "KAFKA_SASL_MECHANISM": mechanism,
+            "KAFKA_SASL_USERNAME": USER,
+            "KAFKA_SASL_PASSWORD": PASSWORD,
+            "KAFKA_SSL_CA_FILE": str(self.authority),
+            **other,
+        }
+
+    def mutual(self) -> dict[str, str]:
+        """The environment of a process that proves itself by a certificate."""
+        return {
+            "KAFKA_BOOTSTRAP_SERVERS": self.doors["mutual"],
+            "KAFKA_SECURITY_PROTOCOL": "SSL",
+            "KAFKA_SSL_CA_FILE": str(self.authority),
+            "KAFKA_SSL_CERTIFICATE_FILE": str(self.certificate),
+            "KAFKA_SSL_KEY_FILE": str(self.certificate),
+        }
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, stack_kind: Foundation) -> Iterator[Site]:
+    """A broker of these tests' own."""
+    assert stack_kind.name == Native.name
+    folder = tmp_path_factory.mktemp("guarded")
+    authority = Authority(folder)
+    authority.sign("broker")
+    guarded = Guarded(folder)
+    with Stack(tmp_path_factory.mktemp("stack"), foundation=guarded, only=["broker"]):
+        for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
+            guarded.know(mechanism)
+        yield Site(guarded.doors, authority.file, authority.sign("process"))
+
+
+@pytest.fixture
+def topic() -> str:
+    return f"suite-{uuid4().hex}"
+
+
+Told = Callable[[Mapping[str, str]], KafkaBus]
+"""The bus of a process with this environment."""
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+    def told(environment: Mapping[str, str]) -> KafkaBus:
+        common = {"KAFKA_PARTITIONS": str(PARTITIONS), "KAFKA_IDEMPOTENCE": "true"}
+        with monkeypatch.context() as patch:
+            for name, value in {**common, **environment}.items():
+                patch.setenv(name, value)
+            return bus_of("intake", KitSettings())
+
+    return told
+
+
+@pytest.fixture
+def connect(site: Site, told: Told) -> Connect:
+    return lambda: told(site.login())
+
+
+class TestSecuredKafkaBus(BusSuite):
+    """As a user with a password that is never sent, by TLS."""
+
+
+async def passes(bus: KafkaBus, topic: str) -> bool:
+    """Whether an event comes through it, and the broker tells how far it was read."""
+    reader = Reader()
+    await bus.ensure([topic])
+    bus.subscribe(f"{topic}.group", [topic], reader)
+    await bus.start()
+    await put(bus, [Message(topic, "key", b"1")])
+    await reader.until_taken(1)
+    await bus.stop()
+    places = await bus.standing(f"{topic}.group", [topic], datetime(1970, 1, 1, tzinfo=UTC))
+    return sum(place.committed for place in places) == 1
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256"])
+async def test_other_mechanisms_let_the_user_in(site: Site, told: Told, topic: str, mechanism: str) -> None:
+    assert await passes(told(site.login(mechanism)), topic)
+
+
+async def test_a_certificate_lets_a_process_in(site: Site, told: Told, topic: str) -> None:
+    assert await passes(told(site.mutual()), topic)
+
+
+async def test_a_wrong_password_lets_nobody_in(site: Site, told: Told, topic: str) -> None:
+    with pytest.raises(KafkaError) as refused:
+        await told(site.login(KAFKA_SASL_PASSWORD="guessed")).ensure([topic])
+
+    assert "guessed" not in str(refused.value)
+
+
+async def test_a_broker_that_nobody_known_has_signed_is_not_spoken_to(site: Site, told: Told, topic: str) -> None:
+    with pytest.raises(KafkaError):
+        await told(site.login(KAFKA_SSL_CA_FILE="")).ensure([topic])
