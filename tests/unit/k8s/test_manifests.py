@@ -144,7 +144,7 @@ def test_every_process_gets_settings_that_its_service_has_and_can_start_with(ove
         known.model_validate_strings(fields)
 
 
-def _may_be_absent(entry: Mapping[str, Any]) -> bool:
+def _may_be_absent(entry: Manifest) -> bool:
     return bool(entry.get("valueFrom", {}).get("secretKeyRef", {}).get("optional"))
 
 
