@@ -134,6 +134,48 @@ async def test_a_process_frozen_in_the_middle_of_a_bulk_holds_its_documents_for_
 
 
 @pytest.mark.native
+@pytest.mark.parametrize("update", ["sent", "stamp"])
+async def test_an_update_of_many_documents_keeps_no_transaction_from_its_next_write(
+    mongodb_uri: str, update: str
+) -> None:
+    """Such an update by itself waits on that server for a document, and lets nobody write meanwhile (ADR 0013)."""
+    database = f"many-{uuid4().hex}"
+    store = MongoStore(mongodb_uri, database)
+    client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(mongodb_uri, retryWrites=False)
+    if "secantusVersion" not in await client.admin.command("buildInfo"):
+        pytest.skip("this server lets a transaction write on")
+    ids = [f"{n:03d}" for n in range(50)]
+    await store.ensure("thing", INDEXES)
+    await store.write("thing", [fresh(id, due=AT) for id in ids])
+
+    async def many() -> None:
+        with suppress(StoreUnavailable):  # refused as long as the transaction stands
+            while not over.is_set():
+                if update == "sent":
+                    await store.sent("thing", [(id, 1) for id in ids])
+                else:
+                    await store.stamp("thing", {0: 1}, AT)
+
+    over = asyncio.Event()
+    session = client.start_session()
+    await session.start_transaction()
+    held, *others = ids
+    things = client[database]["thing"]
+    await things.update_one({"_id": held}, {"$set": {"by": "a transaction"}}, session=session)
+    beside = asyncio.ensure_future(many())
+    async with asyncio.timeout(60):
+        for id in others:
+            await things.update_one({"_id": id}, {"$set": {"by": "a transaction"}}, session=session)
+        await session.commit_transaction()
+        over.set()
+        await beside
+
+    assert {raw["by"] for raw in await store.load("thing", ids)} == {"a transaction"}
+    await client.close()
+    await store.close()
+
+
+@pytest.mark.native
 async def test_two_processes_that_change_and_empty_the_same_documents_never_wait_for_each_other(
     mongodb_uri: str, driver: Driver
 ) -> None:
