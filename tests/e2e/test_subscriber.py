@@ -6,7 +6,7 @@ import asyncio
 import re
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +17,20 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from deploy.demo.cases import DEFAULT_FOLDER, load
 from deploy.demo.player import Story
 from deploy.embedded import Stack
+from shared.contracts.snapshot import events
 from tests.checks.contracts_alone import install
 from tests.conftest import ROOT
 from tests.e2e.evidence import consuming, outside
 
 TOPIC = "referrals.events"
 LINES = 15
-SECONDS = 60
+SECONDS = 240
+"""They commit event by event, and other tests may have left thousands."""
+
 PAGES = {"aiokafka": "README.md", "faststream": "docs/subscribing.md"}
+
+SKIPS: dict[str, Callable[[str], bool]] = {"aiokafka": lambda _: False, "faststream": lambda told: told not in events()}
+"""One prints what it is given; the other what its contracts know, and a newer release may tell more."""
 
 
 def subscriber(page: str) -> str:
@@ -52,6 +58,8 @@ class Subscriber:
     folder: Path
     program: str
     printed: list[str]
+    skips: Callable[[str], bool]
+    """Whether it takes no notice of an event of this type."""
 
     @property
     def group(self) -> str:
@@ -79,7 +87,7 @@ class Subscriber:
         """Run it until it has read these records, and look at what it has printed in all its runs."""
         async with self.running(stack), asyncio.timeout(SECONDS):
             await _has_read(stack, self.group, records)
-        _each_once(self.printed, records)
+        _each_once(self.printed, [record for record in records if not self.skips(_header(record, "ce_type"))])
 
 
 async def test_each_prints_each_event_once_although_some_come_twice_and_goes_on_where_it_stopped(
@@ -88,7 +96,7 @@ async def test_each_prints_each_event_once_although_some_come_twice_and_goes_on_
     programs = []
     for name, page in PAGES.items():
         (tmp_path / name).mkdir()
-        programs.append(Subscriber(python, tmp_path / name, subscriber(page), []))
+        programs.append(Subscriber(python, tmp_path / name, subscriber(page), [], SKIPS[name]))
     await _refer_somebody(stack, 901)
     await _send_again(stack, (await _records(stack))[-5:])
     before = await _records(stack)

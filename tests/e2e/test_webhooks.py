@@ -11,6 +11,7 @@ from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
+from uuid import uuid4
 
 import httpx
 from standardwebhooks.webhooks import Webhook
@@ -30,6 +31,8 @@ TYPES = sorted(type for type, event in SUBSCRIBABLE.items() if event.topic == TO
 DOWN = timedelta(hours=1)
 SECONDS = 60
 PATIENTS = (931, 932, 933, 934)
+OTHERS = (941, 942, 943, 944, 945, 946)
+KILLS = 3
 
 
 class Subscriber:
@@ -102,13 +105,48 @@ async def test_a_receiver_that_is_down_for_an_hour_gets_everything_afterwards_in
 
     assert subscriber.refused == []
     assert len(subscriber.took) - came_before > len(PATIENTS)
-    assert {(body["subject"], int(body["sequence"])): body["data"] for body in subscriber.took} == wanted
+    assert _by_place(subscriber) == wanted
     by_referral: dict[str, list[int]] = defaultdict(list)
     for body in subscriber.took:
         by_referral[body["subject"]].append(int(body["sequence"]))
     assert len(by_referral) >= len(PATIENTS)
     for sequences in by_referral.values():  # numbers between them are of events on private topics
         assert sequences == sorted(set(sequences))
+
+
+async def test_the_service_is_killed_while_it_delivers_and_nothing_is_lost_or_out_of_order(stack: Stack) -> None:
+    subscriber = Subscriber()
+    async with outside(stack) as (api, conductor):
+        await conductor.settle()
+        before = await _published(stack)
+        endpoint = await _register(stack, subscriber)
+        stories = [Story(load(DEFAULT_FOLDER)[0].copy(n), api, "webhooks-killed", conductor.now) for n in OTHERS]
+        try:
+            with subscriber.up():
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(_refer([*stories, *stories], conductor))
+                    for _ in range(KILLS):
+                        await _until_more(subscriber, api)
+                        await asyncio.to_thread(stack.kill, "webhooks")
+                        await asyncio.to_thread(stack.restart, "webhooks")
+                wanted = {key: n for key, n in (await _published(stack)).items() if key not in before}
+                await _until(lambda: len(_by_place(subscriber)) >= len(wanted), api)
+        finally:
+            await _post(stack, f"/endpoints/{endpoint}/remove", {})
+
+    assert subscriber.refused == []
+    assert _by_place(subscriber) == wanted
+    by_referral: dict[str, list[int]] = defaultdict(list)
+    for body in subscriber.took:
+        by_referral[body["subject"]].append(int(body["sequence"]))
+    assert len(by_referral) >= len(OTHERS)
+    for sequences in by_referral.values():  # what was on its way when it died comes again: one event of a referral
+        assert sequences == sorted(sequences)
+        assert len(sequences) - len(set(sequences)) <= KILLS
+
+
+def _by_place(subscriber: Subscriber) -> dict[tuple[str, int], Any]:
+    return {(body["subject"], int(body["sequence"])): body["data"] for body in subscriber.took}
 
 
 async def _refer(stories: list[Story], conductor: Conductor) -> None:
@@ -122,6 +160,11 @@ async def _until(come: Callable[[], bool], api: Api) -> None:
     async with asyncio.timeout(SECONDS):
         while not come():
             await api.get("webhooks", "/pulse", "operator")
+
+
+async def _until_more(subscriber: Subscriber, api: Api) -> None:
+    came = len(subscriber.took)
+    await _until(lambda: len(subscriber.took) > came, api)
 
 
 async def _published(stack: Stack) -> dict[tuple[str, int], Any]:
@@ -142,7 +185,10 @@ async def _register(stack: Stack, subscriber: Subscriber) -> str:
 
 
 async def _post(stack: Stack, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    headers = {"Authorization": f"Bearer {stack.token('subscriber', subject='partner')}", "Idempotency-Key": path}
+    headers = {
+        "Authorization": f"Bearer {stack.token('subscriber', subject='partner')}",
+        "Idempotency-Key": str(uuid4()),
+    }
     async with httpx.AsyncClient(trust_env=False) as http:
         answer = await http.post(stack.url("webhooks") + path, json=body, headers=headers)
     assert answer.is_success, answer.text

@@ -146,7 +146,7 @@ async def test_an_update_of_many_documents_keeps_no_transaction_from_its_next_wr
         pytest.skip("this server lets a transaction write on")
     ids = [f"{n:03d}" for n in range(50)]
     await store.ensure("thing", INDEXES)
-    await store.write("thing", [fresh(id, due=AT) for id in ids])
+    await store.write("thing", [fresh(id, due=AT, sequence=1, unsent=AT) for id in ids])
 
     async def many() -> None:
         with suppress(StoreUnavailable):  # refused as long as the transaction stands
