@@ -528,7 +528,8 @@ class _Subscription:
         """How many clients it was given since it last got on."""
         self.lost = False
         self._seen: dict[TopicPartition, int] = {}
-        self._still_since = float("-inf")
+        self._still_since: float | None = None
+        """When it was last seen to get on; None before the first look."""
         self.paused = False
         self._handler = handler
         self._timed = timed
@@ -582,7 +583,7 @@ class _Subscription:
         self._seen |= places
         if moved or not behind or self.paused:
             self.replaced, self.lost = 0, False
-        elif not self.handling:
+        elif not self.handling and self._still_since is not None:
             return now - self._still_since >= patience * (1 << self.replaced)
         self._still_since = now
         return False

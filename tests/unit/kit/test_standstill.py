@@ -22,8 +22,12 @@ def timed(operation: str, kind: str, about: Mapping[str, str]) -> nullcontext[No
     return nullcontext()
 
 
+def new() -> _Subscription:
+    return _Subscription("g", ("t",), take, 500, Positions(), timed)
+
+
 def reader() -> _Subscription:
-    made = _Subscription("g", ("t",), take, 500, Positions(), timed)
+    made = new()
     assert not made.stuck({ONE: 5}, False, 0.0, PATIENCE)
     return made
 
@@ -31,6 +35,13 @@ def reader() -> _Subscription:
 def test_who_stands_still_before_unread_records_for_so_long_is_stuck_and_not_before() -> None:
     made = reader()
     assert [made.stuck({ONE: 5}, True, at, PATIENCE) for at in (10.0, 29.9, 30.0)] == [False, False, True]
+
+
+def test_who_finds_unread_records_as_it_begins_has_all_its_time() -> None:
+    made = new()
+    assert not made.stuck({ONE: 5}, True, 1000.0, PATIENCE)
+    assert not made.stuck({ONE: 5}, True, 1029.9, PATIENCE)
+    assert made.stuck({ONE: 5}, True, 1030.0, PATIENCE)
 
 
 def test_who_gets_on_is_not_stuck_and_has_all_its_time_again() -> None:
