@@ -14,6 +14,7 @@ import os
 import signal
 import zlib
 from collections import defaultdict
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,15 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.partitioner import DefaultPartitioner
 from bson.codec_options import CodecOptions
 from pymongo import AsyncMongoClient, InsertOne, UpdateOne
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.errors import BulkWriteError, OperationFailure
 from pymongo.write_concern import WriteConcern
 
 NAMESPACE = UUID("6f1c9d0e-8a57-5d0b-9e55-0f6f6d1c7a11")
 WANTED = "authorization.member-wanted.v1"
 WANTED_TYPE = WANTED.encode()
 RECORDS = 500
+TRIES = 20
 
 Document = dict[str, Any]
 Update = tuple[Document, Document]
@@ -71,13 +75,14 @@ class Floor:
         await self._consumer.start()
         await self._producer.start()
         self._partitions = sorted(await self._producer.partitions_for(self._wishes))
-        publishing = asyncio.ensure_future(self._publish())
-        while not stopping.is_set():
-            taken = await self._consumer.getmany(timeout_ms=20, max_records=RECORDS)
-            if taken:
-                await self._take([record for records in taken.values() for record in records])
-                await self._consumer.commit()
-        publishing.cancel()
+        async with asyncio.TaskGroup() as group:  # what fails in one ends both, and is told
+            publishing = group.create_task(self._publish())
+            while not stopping.is_set():
+                taken = await self._consumer.getmany(timeout_ms=20, max_records=RECORDS)
+                if taken:
+                    await self._take([record for records in taken.values() for record in records])
+                    await self._consumer.commit()
+            publishing.cancel()
         await self._consumer.stop()
         await self._producer.stop()
         await self._client.close()
@@ -127,7 +132,8 @@ class Floor:
             await self._documents.bulk_write(inserts, ordered=False)
         if not updates:
             return
-        async with self._turn, self._client.start_session() as session, await session.start_transaction():
+
+        async def change(session: AsyncClientSession) -> None:
             wanted = {"_id": {"$in": [where["_id"] for where, _ in updates]}}
             found = self._documents.find(wanted, {"version": 1}, session=session)
             versions = {each["_id"]: each["version"] async for each in found}
@@ -135,14 +141,36 @@ class Floor:
             bulk = [UpdateOne({"_id": where["_id"]}, change) for where, change in stands]
             await self._documents.bulk_write(bulk, ordered=False, session=session)
 
+        await self._in_one_commit(change)
+
     async def _take_out(self, ids: list[str]) -> None:
         emptied = ({"_id": {"$in": ids}, "sequence": 1}, {"$set": {"outbox": []}, "$unset": {"unsent": ""}})
         if "secantusVersion" not in self._server:
             await self._documents.update_many(*emptied)
             return
-        soon = WriteConcern(w=1)
-        async with self._turn, self._client.start_session() as session, await session.start_transaction(None, soon):
+
+        async def empty(session: AsyncClientSession) -> None:
             await self._documents.update_many(*emptied, session=session)
+
+        await self._in_one_commit(empty, WriteConcern(w=1))
+
+    async def _in_one_commit(
+        self, do: Callable[[AsyncClientSession], Awaitable[None]], concern: WriteConcern | None = None
+    ) -> None:
+        """Do it in a transaction, and again where the server refuses that for somebody else's write."""
+        for left in reversed(range(TRIES)):
+            try:
+                async with (
+                    self._turn,
+                    self._client.start_session() as session,
+                    await session.start_transaction(None, concern),
+                ):
+                    await do(session)
+                return
+            except (BulkWriteError, OperationFailure) as refusal:
+                print("refused", refusal.code, flush=True)
+                if not left:
+                    raise
 
     async def _publish(self) -> None:
         while True:
