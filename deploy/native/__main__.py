@@ -7,6 +7,9 @@ import sys
 
 from deploy.native import artifacts
 
+NOT_HAD = 3
+"""The exit status where a part is missing here, or did not come or build; anything else is a fault of ours."""
+
 
 def main() -> int:
     """Run one command; the exit status."""
@@ -24,7 +27,7 @@ def main() -> int:
         print(artifacts.store())
     except (artifacts.Missing, artifacts.BuildFailed) as error:
         print(error, file=sys.stderr)
-        return 1
+        return NOT_HAD
     return 0
 
 

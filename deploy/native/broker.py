@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--controller-port", type=int, required=True)
-    parser.add_argument("--more", type=Path, help="a file of properties that go before its own")
+    parser.add_argument("--more", type=Path, help="a file of properties that override its own")
     given = parser.parse_args()
     data = given.folder / "data"
     properties, logging = given.folder / "server.properties", given.folder / "log4j2.yaml"

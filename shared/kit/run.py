@@ -26,7 +26,6 @@ from pydantic import ValidationError
 
 from shared.kit.bus.kafka import KafkaBus
 from shared.kit.bus.port import client_id
-from shared.kit.bus.security import secured
 from shared.kit.chassis import Chassis
 from shared.kit.clock import Clock, OffsetClock, SystemClock, random_id
 from shared.kit.errors import DomainError
@@ -74,7 +73,8 @@ def bus_of(name: str, settings: KitSettings, telemetry: Telemetry | None = None)
     return KafkaBus(
         settings.kafka_bootstrap_servers,
         client_id=client_id(name),
-        security=secured(settings.kafka_login(), settings.kafka_tls()),
+        login=settings.kafka_login,
+        tls=settings.kafka_tls,
         partitions=settings.kafka_partitions,
         replication=settings.kafka_replication,
         idempotence=settings.kafka_idempotence,

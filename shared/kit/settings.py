@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from ssl import SSLContext
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, FilePath, IPvAnyNetwork, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, IPvAnyNetwork, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from shared.kit.bus.security import Login, Mechanism, trusting
+from shared.kit.bus.login import Login, Mechanism, prove, trusting
 
 
 def _listed(value: Any) -> Any:
@@ -20,7 +21,7 @@ class KitSettings(BaseSettings):
     """Environment variables, named as the fields in capitals. A service adds its own in a subclass."""
 
     # An empty variable is an absent one: compose and Kubernetes hand on what nobody has set as nothing.
-    model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True, hide_input_in_errors=True)
 
     kafka_bootstrap_servers: str = "127.0.0.1:9092"
     kafka_partitions: int = Field(12, ge=1, description="for topics that do not exist yet")
@@ -30,9 +31,9 @@ class KitSettings(BaseSettings):
     kafka_sasl_mechanism: Mechanism = "SCRAM-SHA-512"
     kafka_sasl_username: str | None = None
     kafka_sasl_password: SecretStr | None = None
-    kafka_ssl_ca_file: FilePath | None = Field(None, description="PEM: who signs brokers; the system's by default")
-    kafka_ssl_certificate_file: FilePath | None = Field(None, description="PEM: proves this process to the broker")
-    kafka_ssl_key_file: FilePath | None = Field(None, description="PEM: its key, without a passphrase")
+    kafka_ssl_ca_file: Path | None = Field(None, description="PEM: who signs brokers; the system's by default")
+    kafka_ssl_certificate_file: Path | None = Field(None, description="PEM: proves this process to the broker")
+    kafka_ssl_key_file: Path | None = Field(None, description="PEM: its key, without a passphrase")
     mongodb_uri: str = "mongodb://127.0.0.1:27017"
     mongodb_database: str | None = Field(None, description="the service's name by default")
     mongodb_driver: Literal["pymongo", "motor"] = "pymongo"
@@ -76,6 +77,7 @@ class KitSettings(BaseSettings):
     )
     drain_seconds: float = Field(20.0, gt=0, description="how long SIGTERM waits for what is in work")
 
+    @cached_property
     def kafka_login(self) -> Login | None:
         """As whom the broker is spoken to, where it asks for that by SASL."""
         if not self.kafka_security_protocol.startswith("SASL_"):
@@ -84,20 +86,31 @@ class KitSettings(BaseSettings):
             raise ValueError("KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD go with KAFKA_SECURITY_PROTOCOL=SASL_...")
         return Login(self.kafka_sasl_mechanism, self.kafka_sasl_username, self.kafka_sasl_password.get_secret_value())
 
+    @cached_property
     def kafka_tls(self) -> SSLContext | None:
-        """How the broker is spoken to, where that is by TLS."""
+        """How the broker is spoken to, where that is by TLS. The files are read once, when the settings are."""
         if not self.kafka_security_protocol.endswith("SSL"):
             return None
         try:
-            return trusting(self.kafka_ssl_ca_file, self.kafka_ssl_certificate_file, self.kafka_ssl_key_file)
+            context = trusting(self.kafka_ssl_ca_file)
         except OSError as error:
-            raise ValueError(f"the files of KAFKA_SSL_... make no TLS: {error}") from error
+            raise ValueError(f"KAFKA_SSL_CA_FILE: {error.strerror or error}") from error
+        if self.kafka_ssl_certificate_file is not None:
+            try:
+                prove(context, self.kafka_ssl_certificate_file, self.kafka_ssl_key_file)
+            except OSError as error:
+                files = "KAFKA_SSL_CERTIFICATE_FILE, KAFKA_SSL_KEY_FILE"
+                raise ValueError(f"{files}: {error.strerror or error}") from error
+        return context
 
     @model_validator(mode="after")
     def _kafka_is_spoken_to_as_asked(self) -> Self:
-        """Refuse what would be left out unsaid: a password, or a file, that the protocol has no use for."""
-        of_no_use = {"kafka_sasl_username", "kafka_sasl_password"} if self.kafka_login() is None else set()
-        if self.kafka_tls() is None:
+        """Refuse what would be left out unsaid: a user, or a file, that the protocol has no use for.
+
+        A password alone is none: it comes with a Secret, which may be there before it is wanted.
+        """
+        of_no_use = {"kafka_sasl_username"} if self.kafka_login is None else set()
+        if self.kafka_tls is None:
             of_no_use |= {"kafka_ssl_ca_file", "kafka_ssl_certificate_file", "kafka_ssl_key_file"}
         if given := sorted(name.upper() for name in of_no_use if getattr(self, name) is not None):
             protocol = self.kafka_security_protocol

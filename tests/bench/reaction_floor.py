@@ -99,6 +99,7 @@ class Floor:
         wishes = [event["patient_id"] for _, wish, event, _, _ in events if wish]
         known = {m["_id"]: m async for m in self._members.find({"_id": {"$in": wishes}})} if wishes else {}
         writes: dict[str, Any] = {}
+        told: list[tuple[str, Document]] = []
         now = datetime.now(UTC)
         now = now.replace(microsecond=now.microsecond // 1000 * 1000)
         for id, wish, event, headers, record in events:
@@ -113,12 +114,13 @@ class Floor:
                     created, entry = _opened(self._template, id, event, mark, sequence, trace, now)
                     held[id] = created
                     writes[id] = InsertOne(created)
-                    self._unsent.append((id, entry))
+                    told.append((id, entry))
             elif document is not None and event["patient_id"] in known:
                 document["applied"][mark] = sequence
                 writes[id] = _submitting(document, now)
         if writes:
             await self._write(list(writes.values()))
+            self._unsent += told  # Not before: what is not written yet cannot be taken out of its outbox.
             self._wanted.set()
 
     async def _write(self, writes: list[InsertOne[Document] | Update]) -> None:

@@ -31,8 +31,8 @@ TYPES = sorted(type for type, event in SUBSCRIBABLE.items() if event.topic == TO
 DOWN = timedelta(hours=1)
 SECONDS = 60
 PATIENTS = (931, 932, 933, 934)
-OTHERS = (941, 942, 943, 944, 945, 946)
 KILLS = 3
+OTHERS = tuple(range(941, 941 + 2 * KILLS))
 
 
 class Subscriber:
@@ -123,10 +123,12 @@ async def test_the_service_is_killed_while_it_delivers_and_nothing_is_lost_or_ou
         stories = [Story(load(DEFAULT_FOLDER)[0].copy(n), api, "webhooks-killed", conductor.now) for n in OTHERS]
         try:
             with subscriber.up():
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(_refer([*stories, *stories], conductor))
-                    for _ in range(KILLS):
-                        await _until_more(subscriber, api)
+                for kill in range(KILLS):
+                    came = len(subscriber.took)
+                    some = stories[kill * 2 : kill * 2 + 2]
+                    async with asyncio.TaskGroup() as group:
+                        group.create_task(_refer([*some, *some], conductor))
+                        await _until_more(subscriber, came, api)
                         await asyncio.to_thread(stack.kill, "webhooks")
                         await asyncio.to_thread(stack.restart, "webhooks")
                 wanted = {key: n for key, n in (await _published(stack)).items() if key not in before}
@@ -162,8 +164,7 @@ async def _until(come: Callable[[], bool], api: Api) -> None:
             await api.get("webhooks", "/pulse", "operator")
 
 
-async def _until_more(subscriber: Subscriber, api: Api) -> None:
-    came = len(subscriber.took)
+async def _until_more(subscriber: Subscriber, came: int, api: Api) -> None:
     await _until(lambda: len(subscriber.took) > came, api)
 
 

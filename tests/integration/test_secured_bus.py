@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -11,7 +11,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -34,6 +34,8 @@ pytestmark = pytest.mark.native
 
 USER, PASSWORD = "carerelay", "only in this test"
 
+PREFIX = "suite-"
+
 PROPERTIES = """\
 listeners=PLAINTEXT://{host}:{broker},CONTROLLER://{host}:{controller},SASL_SSL://{host}:{login},SSL://{host}:{mutual}
 advertised.listeners=PLAINTEXT://{host}:{broker},SASL_SSL://{host}:{login},SSL://{host}:{mutual}
@@ -48,7 +50,32 @@ ssl.keystore.location={folder}/broker.pem
 ssl.truststore.type=PEM
 ssl.truststore.location={folder}/authority.pem
 listener.name.ssl.ssl.client.auth=required
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
 """
+
+ALLOWED = (
+    ("--topic", ("Create", "Describe", "Read", "Write")),
+    ("--group", ("Read",)),
+)
+"""What docs/operations.md says a user needs, here of all that begins with the suite's name, and nothing else."""
+
+
+def _usage(*, signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs,
+        crl_sign=signs,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+_SIGNS, _PROVES = _usage(signs=True), _usage(signs=False)
 
 
 class Authority:
@@ -59,28 +86,32 @@ class Authority:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "an authority of this test")])
         self.file = folder / "authority.pem"
-        own = self._certificate(self._name, self._key, x509.BasicConstraints(ca=True, path_length=0))
+        own = self._certificate(self._name, self._key, x509.BasicConstraints(ca=True, path_length=0), _SIGNS)
         self.file.write_bytes(own.public_bytes(Encoding.PEM))
 
     def sign(self, name: str) -> Path:
         """A file with a key and a certificate of that name, on this machine."""
         key = ec.generate_private_key(ec.SECP256R1())
         here = x509.SubjectAlternativeName([x509.IPAddress(ip_address(LOOPBACK))])
-        signed = self._certificate(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key, here)
+        signed = self._certificate(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key, here, _PROVES)
         file = self._folder / f"{name}.pem"
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         file.write_bytes(private + signed.public_bytes(Encoding.PEM))
         return file
 
     def _certificate(
-        self, name: x509.Name, key: ec.EllipticCurvePrivateKey, says: x509.ExtensionType
+        self, name: x509.Name, key: ec.EllipticCurvePrivateKey, says: x509.ExtensionType, usage: x509.KeyUsage
     ) -> x509.Certificate:
-        now = datetime.now(UTC)
+        """With all that Python 3.13 insists on: key identifiers and usage."""
+        now, own = datetime.now(UTC), self._key.public_key()
         return (
             x509.CertificateBuilder(self._name, name, key.public_key(), x509.random_serial_number())
             .not_valid_before(now - timedelta(hours=1))
             .not_valid_after(now + timedelta(hours=12))
             .add_extension(says, critical=isinstance(says, x509.BasicConstraints))
+            .add_extension(usage, critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(own), critical=False)
             .sign(self._key, hashes.SHA256())
         )
 
@@ -105,16 +136,22 @@ class Guarded(Native):
 
     def know(self, mechanism: str) -> None:
         """Have the broker keep what proves the user's password."""
-        tool = [
-            java(),
-            "-cp",
-            f"{self.jars}/*",
-            "kafka.admin.ConfigCommand",
-            "--bootstrap-server",
-            self.doors["broker"],
-        ]
         user = ["--alter", "--entity-type", "users", "--entity-name", USER]
-        subprocess.run([*tool, *user, "--add-config", f"{mechanism}=[password={PASSWORD}]"], check=True)
+        self._tell("ConfigCommand", [*user, "--add-config", f"{mechanism}=[password={PASSWORD}]"])
+
+    def allow(self, principals: Sequence[str]) -> None:
+        """Have the broker let these do what a service does."""
+        who = [word for each in principals for word in ("--allow-principal", f"User:{each}")]
+        for kind, operations in ALLOWED:
+            what = [word for each in operations for word in ("--operation", each)]
+            self._tell("AclCommand", ["--add", *who, *what, kind, PREFIX, "--resource-pattern-type", "prefixed"])
+
+    def _tell(self, tool: str, arguments: Sequence[str]) -> None:
+        command = [java(), "-cp", f"{self.jars}/*", _TOOLS[tool], "--bootstrap-server", self.doors["broker"]]
+        subprocess.run([*command, *arguments], check=True, timeout=60)
+
+
+_TOOLS = {"ConfigCommand": "kafka.admin.ConfigCommand", "AclCommand": "org.apache.kafka.tools.AclCommand"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +196,13 @@ def site(tmp_path_factory: pytest.TempPathFactory, stack_kind: Foundation) -> It
     with Stack(tmp_path_factory.mktemp("stack"), foundation=guarded, only=["broker"]):
         for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
             guarded.know(mechanism)
+        guarded.allow([USER, "CN=process"])
         yield Site(guarded.doors, authority.file, authority.sign("process"))
 
 
 @pytest.fixture
 def topic() -> str:
-    return f"suite-{uuid4().hex}"
+    return f"{PREFIX}{uuid4().hex}"
 
 
 Told = Callable[[Mapping[str, str]], KafkaBus]
@@ -197,10 +235,12 @@ async def passes(bus: KafkaBus, topic: str) -> bool:
     reader = Reader()
     await bus.ensure([topic])
     bus.subscribe(f"{topic}.group", [topic], reader)
-    await bus.start()
-    await put(bus, [Message(topic, "key", b"1")])
-    await reader.until_taken(1)
-    await bus.stop()
+    try:
+        await bus.start()
+        await put(bus, [Message(topic, "key", b"1")])
+        await reader.until_taken(1)
+    finally:
+        await bus.stop()
     places = await bus.standing(f"{topic}.group", [topic], datetime(1970, 1, 1, tzinfo=UTC))
     return sum(place.committed for place in places) == 1
 
@@ -214,13 +254,41 @@ async def test_a_certificate_lets_a_process_in(site: Site, told: Told, topic: st
     assert await passes(told(site.mutual()), topic)
 
 
-async def test_a_wrong_password_lets_nobody_in(site: Site, told: Told, topic: str) -> None:
-    with pytest.raises(KafkaError) as refused:
+async def test_a_wrong_password_lets_nobody_in_and_is_not_told(
+    site: Site, told: Told, topic: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(KafkaError):
         await told(site.login(KAFKA_SASL_PASSWORD="guessed")).ensure([topic])
 
-    assert "guessed" not in str(refused.value)
+    assert "uthentication" in caplog.text
+    assert "guessed" not in caplog.text
 
 
-async def test_a_broker_that_nobody_known_has_signed_is_not_spoken_to(site: Site, told: Told, topic: str) -> None:
+async def test_a_broker_that_nobody_known_has_signed_is_not_spoken_to(
+    site: Site, told: Told, topic: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(KafkaError):
         await told(site.login(KAFKA_SSL_CA_FILE="")).ensure([topic])
+
+    assert "CERTIFICATE_VERIFY_FAILED" in caplog.text
+
+
+async def test_a_broker_that_is_not_the_one_its_certificate_names_is_not_spoken_to(
+    site: Site, told: Told, topic: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    elsewhere = site.doors["login"].replace(LOOPBACK, "localhost")
+    with pytest.raises(KafkaError):
+        await told(site.login(KAFKA_BOOTSTRAP_SERVERS=elsewhere)).ensure([topic])
+
+    assert "CERTIFICATE_VERIFY_FAILED" in caplog.text
+
+
+async def test_without_a_certificate_the_door_for_certificates_stays_shut(site: Site, told: Told, topic: str) -> None:
+    nobody = {**site.mutual(), "KAFKA_SSL_CERTIFICATE_FILE": "", "KAFKA_SSL_KEY_FILE": ""}
+    with pytest.raises(KafkaError):
+        await told(nobody).ensure([topic])
+
+
+async def test_a_topic_that_may_not_be_made_is_no_topic_and_that_is_told(site: Site, told: Told) -> None:
+    with pytest.raises(TopicAuthorizationFailedError):
+        await told(site.login()).ensure(["somebody.elses"])

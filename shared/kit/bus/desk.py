@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +15,9 @@ from aiokafka.errors import KafkaError
 from shared.kit.bus.port import Place, ReadFailed, Topic
 from shared.kit.bus.security import Access
 
+_PARTING = 2.0
+"""Seconds that a connection may take to end: to a broker that hangs, TLS would wait half a minute for its goodbye."""
+
 
 @asynccontextmanager
 async def _asking(access: Access, group: str) -> AsyncIterator[AIOKafkaConsumer]:
@@ -22,10 +26,16 @@ async def _asking(access: Access, group: str) -> AsyncIterator[AIOKafkaConsumer]
     try:
         await consumer.start()
         yield consumer
-    except (KafkaError, OSError) as error:
-        raise ReadFailed(type(error).__name__) from error
     finally:
         await consumer.stop()
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except (KafkaError, OSError) as error:
+        raise ReadFailed(type(error).__name__) from error
 
 
 async def since(
@@ -41,9 +51,13 @@ async def since(
 
 async def standing(access: Access, group: str, topics: Sequence[str], at: datetime) -> list[Place]:
     """How far a group has read topics, partition by partition; see ``Bus.standing``."""
-    parts = [
-        TopicPartition(topic, part) for topic, those in (await partitions(access, topics)).items() for part in those
-    ]
+    with _answering():
+        there = await partitions(access, topics)
+        parts = [TopicPartition(topic, part) for topic in there for part in there[topic]]
+        return await _standing(access, group, parts, at)
+
+
+async def _standing(access: Access, group: str, parts: Sequence[TopicPartition], at: datetime) -> list[Place]:
     async with _asking(access, group) as consumer:
         begins, ends = await consumer.beginning_offsets(parts), await consumer.end_offsets(parts)
         firsts = await since(consumer, parts, at)
@@ -65,14 +79,16 @@ async def standing(access: Access, group: str, topics: Sequence[str], at: dateti
 
 async def described(access: Access, topics: Sequence[str]) -> list[Topic]:
     """Those of these topics that there are; see ``Bus.described``."""
+    with _answering():
+        told = await _told(access, topics)
     return [
         Topic(name, len(parts), min((len(part["replicas"]) for part in parts), default=0))
-        for name, parts in (await _told(access, topics)).items()
+        for name, parts in told.items()
     ]
 
 
 async def partitions(access: Access, topics: Iterable[str]) -> dict[str, list[int]]:
-    """The partitions of those of these topics that there are. Raises ReadFailed.
+    """The partitions of those of these topics that there are. Raises KafkaError or OSError.
 
     A consumer tells them too, of its own topics; of others only if it has happened to hear of them.
     """
@@ -87,8 +103,7 @@ async def _told(access: Access, topics: Iterable[str]) -> dict[str, list[dict[st
         await admin.start()
         # Of all topics: a broker may make one that it is asked for by name.
         told = {each["topic"]: each["partitions"] for each in await admin.describe_topics()}
-    except (KafkaError, OSError) as error:
-        raise ReadFailed(type(error).__name__) from error
     finally:
-        await admin.close()
+        with suppress(KafkaError, OSError, TimeoutError):
+            await asyncio.wait_for(admin.close(), _PARTING)
     return {name: told[name] for name in topics if name in told}

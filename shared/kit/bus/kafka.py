@@ -1,6 +1,7 @@
 """The bus on Kafka's protocol: FastStream batch subscribers, and an aiokafka producer that sends whole batches.
 
-The only module of the system that imports them. Each default that would lose, skip or block is set here, once.
+With its neighbours ``desk``, ``watching`` and ``security`` the only module that imports them. Each
+default that would lose, skip or block is set here, once.
 """
 
 from __future__ import annotations
@@ -12,19 +13,20 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from ssl import SSLContext
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import IllegalStateError, KafkaError, TopicAlreadyExistsError
+from aiokafka.errors import IllegalStateError, KafkaError, NoError, TopicAlreadyExistsError, for_code
 from aiokafka.partitioner import DefaultPartitioner
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaAckableMessage
-from faststream.security import BaseSecurity
 
 from shared.kit import metrics
 from shared.kit.bus import desk
+from shared.kit.bus.login import Login
 from shared.kit.bus.port import (
     Batch,
     GoingBack,
@@ -79,7 +81,8 @@ class KafkaBus:
         bootstrap_servers: str,
         *,
         client_id: str = "carerelay",
-        security: BaseSecurity | None = None,
+        login: Login | None = None,
+        tls: SSLContext | None = None,
         partitions: int = 12,
         replication: int = 1,
         idempotence: bool = False,
@@ -97,7 +100,7 @@ class KafkaBus:
         ``drain`` seconds to its end when its group is left.
         """
         self.positions = Positions()
-        self._access = Access(bootstrap_servers, client_id, security)
+        self._access = Access(bootstrap_servers, client_id, login, tls)
         self._partitions = partitions
         self._replication = replication
         self._idempotence = idempotence
@@ -123,7 +126,7 @@ class KafkaBus:
         self._lag: list[Lag] = []
 
     async def ensure(self, topics: Sequence[str]) -> None:
-        """Create the topics that are missing, with the partitions set for new ones."""
+        """Create the topics that are missing, with the partitions set for new ones. Raises KafkaError for a refusal."""
         admin = AIOKafkaAdminClient(**self._access.options())
         await admin.start()
         try:
@@ -134,9 +137,7 @@ class KafkaBus:
                 if name not in present
             ]
             if missing:
-                # Another process may be first; that is what was wanted.
-                with contextlib.suppress(TopicAlreadyExistsError):
-                    await admin.create_topics(missing)
+                _refused(await admin.create_topics(missing))
         finally:
             await admin.close()
 
@@ -330,7 +331,7 @@ class KafkaBus:
         broker = KafkaBroker(
             self._access.servers,
             client_id=self._access.client_id,
-            security=self._access.security,
+            security=self._access.security(),
             consumer_only=True,
             allow_auto_create_topics=False,
             apply_types=False,
@@ -368,7 +369,7 @@ class KafkaBus:
                 return
             try:
                 await self._look()
-            except (KafkaError, OSError, TimeoutError, ReadFailed) as error:
+            except (KafkaError, OSError, TimeoutError) as error:
                 # Nobody can read now. Who gets on afterwards is judged by the looks that reach the broker again.
                 log.warning("broker.unreachable", error=type(error).__name__)
                 self._reached = False
@@ -466,6 +467,15 @@ class KafkaBus:
     def lag(self) -> Sequence[Lag]:
         """How far the groups of this client are behind, as it was last looked at; one entry a group and topic."""
         return tuple(self._lag)
+
+
+def _refused(answer: Any) -> None:
+    """Raise what the broker refused a topic for; the library leaves that to whoever asked."""
+    for _, code, *_ in answer.topic_errors:
+        error = for_code(code)
+        # Another process may be first; that is what was wanted.
+        if error not in (NoError, TopicAlreadyExistsError):
+            raise error
 
 
 async def _as_it_is(message: Any) -> Any:

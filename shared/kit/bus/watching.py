@@ -38,10 +38,7 @@ class Unread:
 
 
 class Watch:
-    """One observer of a broker.
-
-    Any failure is a KafkaError, OSError, TimeoutError or ReadFailed; the next look connects anew.
-    """
+    """One observer of a broker. Any failure is a KafkaError, OSError or TimeoutError; the next look connects anew."""
 
     def __init__(self, access: Access, request_timeout: float) -> None:
         self._access = replace(access, client_id=f"{access.client_id}-watch")

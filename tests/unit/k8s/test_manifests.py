@@ -137,6 +137,7 @@ def test_every_process_gets_settings_that_its_service_has_and_can_start_with(ove
         given = {k: v for source in container["envFrom"] for k, v in maps[source["configMapRef"]["name"]].items()}
         assert not given.keys() & secrets_of(service).keys(), "a secret is no ConfigMap's"
         for entry in container["env"]:
+            assert entry["name"].lower() in known.model_fields, "nobody reads this"
             if not _may_be_absent(entry):
                 given[entry["name"]] = entry.get("value") or _by_default(service, entry["name"]) or STORE
         fields = {variable.lower(): value for variable, value in given.items()}
