@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from itertools import product
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
+from aiokafka.protocol.admin import CreateAclsRequest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -54,10 +58,12 @@ authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:ANONYMOUS
 """
 
-ALLOWED = (
-    ("--topic", ("Create", "Describe", "Read", "Write")),
-    ("--group", ("Read",)),
-)
+_TOPIC, _GROUP = 2, 3
+_READ, _WRITE, _CREATE, _DESCRIBE = 3, 4, 5, 8
+_PREFIXED, _ALLOW = 4, 3
+"""Kafka's numbers (ResourceType, AclOperation, PatternType, AclPermissionType)."""
+
+ALLOWED = ((_TOPIC, _CREATE), (_TOPIC, _DESCRIBE), (_TOPIC, _READ), (_TOPIC, _WRITE), (_GROUP, _READ))
 """What docs/operations.md says a user needs, here of all that begins with the suite's name, and nothing else."""
 
 
@@ -136,22 +142,29 @@ class Guarded(Native):
 
     def know(self, mechanism: str) -> None:
         """Have the broker keep what proves the user's password."""
+        tool = [
+            java(),
+            "-cp",
+            f"{self.jars}/*",
+            "kafka.admin.ConfigCommand",
+            "--bootstrap-server",
+            self.doors["broker"],
+        ]
         user = ["--alter", "--entity-type", "users", "--entity-name", USER]
-        self._tell("ConfigCommand", [*user, "--add-config", f"{mechanism}=[password={PASSWORD}]"])
-
-    def allow(self, principals: Sequence[str]) -> None:
-        """Have the broker let these do what a service does."""
-        who = [word for each in principals for word in ("--allow-principal", f"User:{each}")]
-        for kind, operations in ALLOWED:
-            what = [word for each in operations for word in ("--operation", each)]
-            self._tell("AclCommand", ["--add", *who, *what, kind, PREFIX, "--resource-pattern-type", "prefixed"])
-
-    def _tell(self, tool: str, arguments: Sequence[str]) -> None:
-        command = [java(), "-cp", f"{self.jars}/*", _TOOLS[tool], "--bootstrap-server", self.doors["broker"]]
-        subprocess.run([*command, *arguments], check=True, timeout=60)
+        subprocess.run([*tool, *user, "--add-config", f"{mechanism}=[password={PASSWORD}]"], check=True, timeout=60)
 
 
-_TOOLS = {"ConfigCommand": "kafka.admin.ConfigCommand", "AclCommand": "org.apache.kafka.tools.AclCommand"}
+async def allow(servers: str, principals: Sequence[str]) -> None:
+    """Have the broker let these do what a service does, and nothing else."""
+    client = AIOKafkaClient(bootstrap_servers=servers)
+    await client.bootstrap()
+    try:
+        for principal, (kind, operation) in product(principals, ALLOWED):
+            wanted = CreateAclsRequest(kind, PREFIX, _PREFIXED, f"User:{principal}", "*", operation, _ALLOW)
+            answer = await client.send(client.get_random_node(), wanted)
+            assert [code for code, _ in answer.creation_responses] == [0]
+    finally:
+        await client.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +209,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, stack_kind: Foundation) -> It
     with Stack(tmp_path_factory.mktemp("stack"), foundation=guarded, only=["broker"]):
         for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
             guarded.know(mechanism)
-        guarded.allow([USER, "CN=process"])
+        asyncio.run(allow(guarded.doors["broker"], [USER, "CN=process"]))
         yield Site(guarded.doors, authority.file, authority.sign("process"))
 
 
