@@ -72,16 +72,17 @@ class Subscriber:
         """Run it inside the block; stopped with Ctrl-C, as by hand."""
         file = self.folder / "subscriber.py"
         file.write_text(self.program, encoding="utf-8")
-        output = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(
-            self.python, file, stack.broker_address, cwd=self.folder, stdout=output, stderr=output
-        )
+        output = self.folder / "output"  # a file takes all of it; a pipe that nobody empties would stop the program
+        with output.open("wb") as written:
+            process = await asyncio.create_subprocess_exec(
+                self.python, file, stack.broker_address, cwd=self.folder, stdout=written, stderr=written
+            )
         try:
             yield
         finally:
             process.send_signal(signal.SIGINT)
-            printed, _ = await process.communicate()
-            self.printed.extend(printed.decode().splitlines())
+            await process.wait()
+            self.printed.extend(output.read_text(encoding="utf-8").splitlines())
 
     async def read(self, stack: Stack, records: list[ConsumerRecord]) -> None:
         """Run it until it has read these records, and look at what it has printed in all its runs."""
