@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence, Set
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -49,6 +50,17 @@ class Subscriber:
         """Its address, up or down."""
         return f"http://{LOOPBACK}:{self.port}/hooks"
 
+    def by_place(self) -> dict[tuple[str, int], Any]:
+        """What it took, by subject and sequence."""
+        return {(body["subject"], int(body["sequence"])): body["data"] for body in self.took}
+
+    def by_referral(self) -> dict[str, list[int]]:
+        """The sequences of each subject, as they came."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for body in self.took:
+            found[body["subject"]].append(int(body["sequence"]))
+        return found
+
     @contextmanager
     def up(self) -> Iterator[None]:
         """Listen inside the block."""
@@ -79,93 +91,102 @@ class Subscriber:
             server.server_close()
 
 
-async def test_a_receiver_that_is_down_for_an_hour_gets_everything_afterwards_in_order_and_signed(stack: Stack) -> None:
-    subscriber, clock = Subscriber(), OffsetClock(stack.clock_offset_file)
+@dataclass(frozen=True)
+class Subscribed:
+    """A subscriber whose endpoint is registered, and patients whose referrals it will be told of."""
+
+    stack: Stack
+    subscriber: Subscriber
+    api: Api
+    conductor: Conductor
+    stories: list[Story]
+    before: Set[tuple[str, int]]
+
+    async def all_taken(self) -> dict[tuple[str, int], Any]:
+        """What was published since it is registered, once the subscriber has all of it."""
+        wanted = {key: data for key, data in (await _published(self.stack)).items() if key not in self.before}
+        await self.until(lambda: len(self.subscriber.by_place()) >= len(wanted))
+        return wanted
+
+    async def until_more(self, came: int) -> None:
+        """Return when the subscriber took more than so many."""
+        await self.until(lambda: len(self.subscriber.took) > came)
+
+    async def until(self, met: Callable[[], bool]) -> None:
+        """Return when something has come; asking the service takes its time meanwhile."""
+        async with asyncio.timeout(SECONDS):
+            while not met():
+                await self.api.get("webhooks", "/pulse", "operator")
+
+
+@asynccontextmanager
+async def subscribed(stack: Stack, run: str, patients: Sequence[int]) -> AsyncIterator[Subscribed]:
+    """Its endpoint is taken away behind the block."""
+    subscriber = Subscriber()
     async with outside(stack) as (api, conductor):
         await conductor.settle()
-        before = await _published(stack)
+        before = (await _published(stack)).keys()
         endpoint = await _register(stack, subscriber)
-        stories = [Story(load(DEFAULT_FOLDER)[0].copy(n), api, "webhooks", conductor.now) for n in PATIENTS]
+        stories = [Story(load(DEFAULT_FOLDER)[0].copy(n), api, run, conductor.now) for n in patients]
         try:
-            with subscriber.up():
-                await _refer(stories[:1], conductor)
-                await _until(lambda: bool(subscriber.took), api)
-            came_before = len(subscriber.took)
-            for quarter in range(4):
-                await _refer([stories[quarter], *stories[:1]], conductor)
-                clock.advance_to(clock.now() + DOWN / 4)
-            assert len(subscriber.took) == came_before
-            with subscriber.up():
-                clock.advance_to(clock.now() + timedelta(minutes=20))
-                await conductor.settle()
-                wanted = {key: n for key, n in (await _published(stack)).items() if key not in before}
-                await _until(lambda: len(subscriber.took) >= len(wanted), api)
+            yield Subscribed(stack, subscriber, api, conductor, stories, before)
         finally:
             await _post(stack, f"/endpoints/{endpoint}/remove", {})
 
+
+async def test_a_receiver_that_is_down_for_an_hour_gets_everything_afterwards_in_order_and_signed(stack: Stack) -> None:
+    clock = OffsetClock(stack.clock_offset_file)
+    async with subscribed(stack, "webhooks", PATIENTS) as play:
+        subscriber, stories, conductor = play.subscriber, play.stories, play.conductor
+        with subscriber.up():
+            await _refer(stories[:1], conductor)
+            await play.until_more(0)
+        came_before = len(subscriber.took)
+        for quarter in range(4):
+            await _refer([stories[quarter], *stories[:1]], conductor)
+            clock.advance_to(clock.now() + DOWN / 4)
+        assert len(subscriber.took) == came_before
+        with subscriber.up():
+            clock.advance_to(clock.now() + timedelta(minutes=20))
+            await conductor.settle()
+            wanted = await play.all_taken()
+
     assert subscriber.refused == []
     assert len(subscriber.took) - came_before > len(PATIENTS)
-    assert _by_place(subscriber) == wanted
-    by_referral: dict[str, list[int]] = defaultdict(list)
-    for body in subscriber.took:
-        by_referral[body["subject"]].append(int(body["sequence"]))
+    assert subscriber.by_place() == wanted
+    by_referral = subscriber.by_referral()
     assert len(by_referral) >= len(PATIENTS)
     for sequences in by_referral.values():  # numbers between them are of events on private topics
         assert sequences == sorted(set(sequences))
 
 
 async def test_the_service_is_killed_while_it_delivers_and_nothing_is_lost_or_out_of_order(stack: Stack) -> None:
-    subscriber = Subscriber()
-    async with outside(stack) as (api, conductor):
-        await conductor.settle()
-        before = await _published(stack)
-        endpoint = await _register(stack, subscriber)
-        stories = [Story(load(DEFAULT_FOLDER)[0].copy(n), api, "webhooks-killed", conductor.now) for n in OTHERS]
-        try:
-            with subscriber.up():
-                for kill in range(KILLS):
-                    came = len(subscriber.took)
-                    some = stories[kill * 2 : kill * 2 + 2]
-                    async with asyncio.TaskGroup() as group:
-                        group.create_task(_refer([*some, *some], conductor))
-                        await _until_more(subscriber, came, api)
-                        await asyncio.to_thread(stack.kill, "webhooks")
-                        await asyncio.to_thread(stack.restart, "webhooks")
-                wanted = {key: n for key, n in (await _published(stack)).items() if key not in before}
-                await _until(lambda: len(_by_place(subscriber)) >= len(wanted), api)
-        finally:
-            await _post(stack, f"/endpoints/{endpoint}/remove", {})
+    async with subscribed(stack, "webhooks-killed", OTHERS) as play:
+        subscriber = play.subscriber
+        with subscriber.up():
+            for kill in range(KILLS):
+                came = len(subscriber.took)
+                some = play.stories[kill * 2 : kill * 2 + 2]
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(_refer([*some, *some], play.conductor))
+                    await play.until_more(came)
+                    await asyncio.to_thread(stack.kill, "webhooks")
+                    await asyncio.to_thread(stack.restart, "webhooks")
+            wanted = await play.all_taken()
 
     assert subscriber.refused == []
-    assert _by_place(subscriber) == wanted
-    by_referral: dict[str, list[int]] = defaultdict(list)
-    for body in subscriber.took:
-        by_referral[body["subject"]].append(int(body["sequence"]))
+    assert subscriber.by_place() == wanted
+    by_referral = subscriber.by_referral()
     assert len(by_referral) >= len(OTHERS)
     for sequences in by_referral.values():  # what was on its way when it died comes again: one event of a referral
         assert sequences == sorted(sequences)
         assert len(sequences) - len(set(sequences)) <= KILLS
 
 
-def _by_place(subscriber: Subscriber) -> dict[tuple[str, int], Any]:
-    return {(body["subject"], int(body["sequence"])): body["data"] for body in subscriber.took}
-
-
 async def _refer(stories: list[Story], conductor: Conductor) -> None:
     for story in stories:
         await story.turn()
     await conductor.settle()
-
-
-async def _until(come: Callable[[], bool], api: Api) -> None:
-    """Return when something has come; asking the service takes its time meanwhile."""
-    async with asyncio.timeout(SECONDS):
-        while not come():
-            await api.get("webhooks", "/pulse", "operator")
-
-
-async def _until_more(subscriber: Subscriber, came: int, api: Api) -> None:
-    await _until(lambda: len(subscriber.took) > came, api)
 
 
 async def _published(stack: Stack) -> dict[tuple[str, int], Any]:

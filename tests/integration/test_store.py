@@ -6,12 +6,15 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from pymongo import AsyncMongoClient
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import PyMongoError
 
 from shared.kit.document import SLOTS
@@ -105,20 +108,44 @@ async def test_a_query_by_a_field_without_an_index_is_seen_to_read_everything(mo
 # -- a process that freezes -----------------------------------------------------------------------------------
 
 
-@pytest.mark.native
-async def test_a_process_frozen_in_the_middle_of_a_bulk_holds_its_documents_for_seconds(mongodb_uri: str) -> None:
-    database = f"frozen-{uuid4().hex}"
-    store = MongoStore(mongodb_uri, database)
+@dataclass(frozen=True)
+class Beside:
+    """A store, and a transaction of another process in its database."""
+
+    store: MongoStore
+    things: AsyncCollection[dict[str, Any]]
+    session: AsyncClientSession
+
+    async def change(self, id: str) -> None:
+        """Change a thing in the transaction."""
+        await self.things.update_one({"_id": id}, {"$set": {"by": "a transaction"}}, session=self.session)
+
+
+@pytest.fixture
+async def beside(mongodb_uri: str) -> AsyncIterator[Beside]:
+    """With a transaction that has begun, on a server where bulks are transactions; others group commits themselves."""
+    database = f"beside-{uuid4().hex}"
     client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(mongodb_uri, retryWrites=False)
-    if "secantusVersion" not in await client.admin.command("buildInfo"):
-        pytest.skip("this server groups the commits of a bulk by itself: no transaction is used")
+    store = MongoStore(mongodb_uri, database)
+    try:
+        if "secantusVersion" not in await client.admin.command("buildInfo"):
+            pytest.skip("this server groups the commits of a bulk by itself: no transaction is used")
+        async with client.start_session() as session:
+            await session.start_transaction()
+            yield Beside(store, client[database]["thing"], session)
+    finally:
+        await client.close()
+        await store.close()
+
+
+@pytest.mark.native
+async def test_a_process_frozen_in_the_middle_of_a_bulk_holds_its_documents_for_seconds(beside: Beside) -> None:
+    store = beside.store
     ids = [f"{n}" for n in range(10)]
     await store.write("thing", [fresh(id) for id in ids])
     assert await store.write("thing", [Write(id, 1, {"version": 2}) for id in ids]) == [Outcome.WON] * 10
 
-    session = client.start_session()
-    await session.start_transaction()
-    await client[database]["thing"].update_one({"_id": "3"}, {"$set": {"by": "who froze"}}, session=session)
+    await beside.change("3")
     alone = asyncio.wait_for(store.write("thing", [Write("3", 2, {"version": 3})]), 20)
     together = asyncio.wait_for(store.write("thing", [Write(id, 2, {"version": 3}) for id in ids]), 20)
     outcomes = await asyncio.gather(alone, together)
@@ -127,23 +154,17 @@ async def test_a_process_frozen_in_the_middle_of_a_bulk_holds_its_documents_for_
     assert told == {Outcome.WON: 10, Outcome.LOST: 1}
     assert {raw["version"] for raw in await store.find("thing", {})} == {3}
     with pytest.raises(PyMongoError):
-        await session.commit_transaction()
+        await beside.session.commit_transaction()
     assert "by" not in (await store.load("thing", ["3"]))[0]
-    await client.close()
-    await store.close()
 
 
 @pytest.mark.native
 @pytest.mark.parametrize("update", ["sent", "stamp"])
 async def test_an_update_of_many_documents_keeps_no_transaction_from_its_next_write(
-    mongodb_uri: str, update: str
+    beside: Beside, update: str
 ) -> None:
     """Such an update by itself waits on that server for a document, and lets nobody write meanwhile (ADR 0013)."""
-    database = f"many-{uuid4().hex}"
-    store = MongoStore(mongodb_uri, database)
-    client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(mongodb_uri, retryWrites=False)
-    if "secantusVersion" not in await client.admin.command("buildInfo"):
-        pytest.skip("this server lets a transaction write on")
+    store, over = beside.store, asyncio.Event()
     ids = [f"{n:03d}" for n in range(50)]
     await store.ensure("thing", INDEXES)
     await store.write("thing", [fresh(id, due=AT, sequence=1, unsent=AT) for id in ids])
@@ -156,25 +177,16 @@ async def test_an_update_of_many_documents_keeps_no_transaction_from_its_next_wr
                 else:
                     await store.stamp("thing", {0: 1}, AT)
 
-    over = asyncio.Event()
-    session = client.start_session()
-    await session.start_transaction()
     held, *others = ids
-    things = client[database]["thing"]
-    await things.update_one({"_id": held}, {"$set": {"by": "a transaction"}}, session=session)
-    beside = asyncio.ensure_future(many())
-    try:
-        async with asyncio.timeout(60):
-            for id in others:
-                await things.update_one({"_id": id}, {"$set": {"by": "a transaction"}}, session=session)
-            await session.commit_transaction()
-            over.set()
-            await beside
-        assert {raw["by"] for raw in await store.load("thing", ids)} == {"a transaction"}
-    finally:
-        beside.cancel()
-        await client.close()  # which ends what is left of the transaction
-        await store.close()
+    await beside.change(held)
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        group.create_task(many())
+        for id in others:
+            await beside.change(id)
+        await beside.session.commit_transaction()
+        over.set()
+
+    assert {raw["by"] for raw in await store.load("thing", ids)} == {"a transaction"}
 
 
 @pytest.mark.native

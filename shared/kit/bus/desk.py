@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from typing import Any
@@ -27,11 +27,18 @@ async def _asking(access: Access, group: str) -> AsyncIterator[AIOKafkaConsumer]
         await consumer.start()
         yield consumer
     finally:
-        await consumer.stop()
+        await parted(consumer.stop())
+
+
+async def parted(ending: Awaitable[None]) -> None:
+    """Wait for the end of a connection, and no longer than that of one that hangs is worth."""
+    with suppress(KafkaError, OSError, TimeoutError):
+        await asyncio.wait_for(ending, _PARTING)
 
 
 @contextmanager
-def _answering() -> Iterator[None]:
+def answering() -> Iterator[None]:
+    """Raises ReadFailed for what a client of the broker raises inside."""
     try:
         yield
     except (KafkaError, OSError) as error:
@@ -51,7 +58,7 @@ async def since(
 
 async def standing(access: Access, group: str, topics: Sequence[str], at: datetime) -> list[Place]:
     """How far a group has read topics, partition by partition; see ``Bus.standing``."""
-    with _answering():
+    with answering():
         there = await partitions(access, topics)
         parts = [TopicPartition(topic, part) for topic in there for part in there[topic]]
         return await _standing(access, group, parts, at)
@@ -79,7 +86,7 @@ async def _standing(access: Access, group: str, parts: Sequence[TopicPartition],
 
 async def described(access: Access, topics: Sequence[str]) -> list[Topic]:
     """Those of these topics that there are; see ``Bus.described``."""
-    with _answering():
+    with answering():
         told = await _told(access, topics)
     return [
         Topic(name, len(parts), min((len(part["replicas"]) for part in parts), default=0))
@@ -104,6 +111,5 @@ async def _told(access: Access, topics: Iterable[str]) -> dict[str, list[dict[st
         # Of all topics: a broker may make one that it is asked for by name.
         told = {each["topic"]: each["partitions"] for each in await admin.describe_topics()}
     finally:
-        with suppress(KafkaError, OSError, TimeoutError):
-            await asyncio.wait_for(admin.close(), _PARTING)
+        await parted(admin.close())
     return {name: told[name] for name in topics if name in told}

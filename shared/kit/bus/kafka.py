@@ -266,20 +266,19 @@ class KafkaBus:
             request_timeout_ms=int(self._request_timeout * 1000),
         )
         try:
-            await consumer.start()
-            there = (await desk.partitions(self._access, [topic])).get(topic)
-            if there is None:
-                raise ReadFailed(f"there is no topic {topic}")
-            wanted = there if keys is None else sorted({partition_of(key, there) for key in keys})
-            if not wanted:
-                return
-            parts = [TopicPartition(topic, part) for part in wanted]
-            consumer.assign(parts)
-            await consumer.seek_to_beginning(*parts)
-            async for batch in self._to_the_end(consumer, await consumer.end_offsets(parts)):
-                yield batch
-        except (KafkaError, OSError) as error:
-            raise ReadFailed(type(error).__name__) from error
+            with desk.answering():
+                await consumer.start()
+                there = (await desk.partitions(self._access, [topic])).get(topic)
+                if there is None:
+                    raise ReadFailed(f"there is no topic {topic}")
+                wanted = there if keys is None else sorted({partition_of(key, there) for key in keys})
+                if not wanted:
+                    return
+                parts = [TopicPartition(topic, part) for part in wanted]
+                consumer.assign(parts)
+                await consumer.seek_to_beginning(*parts)
+                async for batch in self._to_the_end(consumer, await consumer.end_offsets(parts)):
+                    yield batch
         finally:
             await consumer.stop()
 

@@ -7,7 +7,6 @@ themselves are looked for, one a partition.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -109,18 +108,13 @@ class Watch:
                 consumer.assign(places)
                 return {place: await consumer.committed(place) or 0 for place in places}
         finally:
-            await _closed(consumer)
+            await desk.parted(consumer.stop())
 
     async def close(self) -> None:
         """Let go of the connection."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            await _closed(consumer)
-
-
-async def _closed(consumer: Any) -> None:
-    with contextlib.suppress(KafkaError, OSError, TimeoutError):
-        await asyncio.wait_for(consumer.stop(), 2.0)
+            await desk.parted(consumer.stop())
 
 
 async def cut(consumer: Any) -> None:
@@ -130,5 +124,4 @@ async def cut(consumer: Any) -> None:
     """
     client = getattr(consumer, "_client", None)
     if client is not None:
-        with contextlib.suppress(KafkaError, OSError, TimeoutError):
-            await asyncio.wait_for(client.close(), 2.0)
+        await desk.parted(client.close())
