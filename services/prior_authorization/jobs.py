@@ -118,6 +118,7 @@ def jobs(client: PayerClient, rules: RuleBook) -> tuple[Jobs, ...]:
                 settle=calling.settle_poll,
                 wants=_member_and_payer,
                 idempotent=False,
+                inquiry=True,
                 concurrency=POLLS,
                 pace=asking,
             ),

@@ -44,6 +44,8 @@ from shared.kit.store.port import EPOCH, Outcome, Store, StoreUnavailable
 from shared.kit.store.repository import NewerShape, Repository, hold
 from shared.kit.telemetry import Telemetry, log, where_raised
 
+_TAKING_OVER = 3.0
+"""How much longer than a step of taking slots over lasted the next one waits, where work goes on meanwhile."""
 _LAST_WORDS = 3.0
 """Seconds for what is still to be published when a process ends, and for its parting from the broker; what is not
 published then is swept by another."""
@@ -209,6 +211,7 @@ class Chassis:
             lease=self.settings.lease_seconds,
             margin=self.settings.lease_margin_seconds,
             busy=lambda slot: self.workers[key].slot_busy(slot),
+            claiming=jobs is not None and jobs.may_be_claimed(queue),
         )
         self.workers[key] = DueWorker(
             self.service.name,
@@ -300,6 +303,14 @@ class Chassis:
         await self.store.close()
         self.telemetry.close()
 
+    def _renew_in(self, leases: Leases, renewed: bool, took: float) -> float:
+        """Seconds until the next beat. While there is more to take over, what waits for that makes it urgent."""
+        if renewed and not leases.taking_over:
+            return self.settings.lease_seconds / 3
+        if renewed and leases.claiming:
+            return min(_TAKING_OVER * took, self.settings.lease_seconds / 3)
+        return 0.05
+
     async def _look_after(self, worker: DueWorker) -> None:
         """Renew the lease, look for due work, sweep; until stopped, then finish and hand over."""
         renew_at = sweep_at = look_at = self.clock.monotonic()
@@ -312,9 +323,10 @@ class Chassis:
                     renew_at = self.clock.monotonic() if await worker.leases.vacant() else renew_at
                 if self.clock.monotonic() >= renew_at:
                     renew_at = self.clock.monotonic() + self.settings.poll_seconds  # where the store does not answer
+                    began = self.clock.monotonic()
                     renewed = await worker.leases.renew()
-                    settled = renewed and not worker.leases.taking_over
-                    renew_at = self.clock.monotonic() + (self.settings.lease_seconds / 3 if settled else 0.05)
+                    renewed_at = self.clock.monotonic()
+                    renew_at = renewed_at + self._renew_in(worker.leases, renewed, renewed_at - began)
                 if self.clock.monotonic() >= sweep_at:
                     await worker.sweep()
                     sweep_at = self.clock.monotonic() + max(0.5, self.settings.sweep_after_seconds / 2)

@@ -7,10 +7,9 @@ carries the slot's epoch, so that a worker that lost its slot changes nothing an
 from __future__ import annotations
 
 import asyncio
-import bisect
 import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -19,7 +18,7 @@ from typing import Any
 from shared.kit.clock import Clock
 from shared.kit.decisions import Due, Facts, Refused, Unanswered, Want, Wants
 from shared.kit.document import Attempt, Document, due_field, epoch_field, queue_key
-from shared.kit.horizon import Horizon, Look
+from shared.kit.finding import BATCH, HINT, Finder
 from shared.kit.jobs import Call, Dispatch, Job, Jobs, Timer
 from shared.kit.leases import Leases
 from shared.kit.pacing import Allowance, Pacer, Standing
@@ -30,19 +29,7 @@ from shared.kit.store.port import EPOCH, Found, Outcome, Store, StoreUnavailable
 from shared.kit.store.repository import Held, Repository, Unsent, hold, unsent_of
 from shared.kit.telemetry import Telemetry, about, log, where_raised
 
-BATCH = 200
-HINT = 1000
 FAILURES_TO_PARK = 5
-_WORTH_IT = 20
-"""So few documents for us in a look over all slots are better looked for slot by slot."""
-_ONE_BY_ONE = 0.5
-"""Seconds in which, after a look over all slots in vain, each slot is looked into by itself."""
-_LOOK_PAST = 2.0
-"""Seconds after which a slot is looked into again that held nothing to be done, or nothing for who may be called."""
-_DEEPEST = 20_000
-_UNKNOWN_ROOM = 10
-_STRANGE = 8
-"""So many slots in which nobody was called yet are looked into in one pass."""
 _BREATH = 0.02
 """Seconds that a worker waits at least when nobody may be called, so that calls are begun several at a time."""
 _PAUSED = 5.0
@@ -146,21 +133,16 @@ class DueWorker:
         self._taken: Counter[str] = Counter()
         """By call: how many are in flight, or will be once their intentions are written."""
         self._callee = document.callees.get(queue)
-        self._calls_alone = all(isinstance(row, Call) and row.pace is not None for row in self._rows.values())
-        self._dry: dict[tuple[int, str], float] = {}
-        """By slot, who may not be called before a time by the monotonic clock."""
         self._paused = paused
-        self._passed_by: set[tuple[int, str]] = set()
-        """Who of these is paused: nobody waits for that to end by itself."""
-        self._empty: dict[int, float] = {}
-        """Slots that are not looked into before a time: there was nothing to be done in them."""
-        self._looked_past: dict[int, float] = {}
-        self._depth: dict[int, int] = {}
-        """By slot, how many due documents stand before others, and call who may not be called now."""
-        self._hinted = ("slot", due_field(queue), *([self._callee] if self._callee else []))
-        self._one_by_one_until = float("-inf")
-        self._horizon = Horizon()
-        self._turn = 0
+        self._finder = Finder(
+            repository.store,
+            document,
+            queue,
+            repository.clock,
+            self._pacer,
+            self._in_flight,
+            calls_alone=all(isinstance(row, Call) and row.pace is not None for row in self._rows.values()),
+        )
         self.in_work = 0
 
     @property
@@ -179,15 +161,11 @@ class DueWorker:
     @property
     def held_back(self) -> bool:
         """Whether something due waits until whoever it calls may be called."""
-        now = self._clock.monotonic()
-        return any(until > now for place, until in self._dry.items() if place not in self._passed_by)
+        return self._finder.waiting
 
     def pauses_changed(self) -> None:
         """Somebody was paused or goes on: look again at once at what was passed by."""
-        for place in self._passed_by:
-            self._dry.pop(place, None)
-            self._empty.pop(place[0], None)
-        self._passed_by.clear()
+        self._finder.pauses_changed()
         self.wake.set()
 
     @property
@@ -200,9 +178,10 @@ class DueWorker:
         in_flight = any(at == slot for at, _ in self._calling.values())
         return in_flight or any(outcome.slot == slot for outcome in self._outcomes.values())
 
-    def _in_flight(self) -> set[str]:
-        """Documents with a call in flight here, or an outcome that is not written yet: theirs is no time for more."""
-        return {id for id, _ in self._calling} | {id for id, _ in self._outcomes}
+    def _in_flight(self) -> dict[str, int]:
+        """The slots of documents with a call in flight here, or an outcome that is not written yet, by id."""
+        calling = {id: slot for (id, _), (slot, _) in self._calling.items()}
+        return calling | {outcome.id: outcome.slot for outcome in self._outcomes.values()}
 
     # -- one pass -------------------------------------------------------------------------------------------
 
@@ -211,13 +190,12 @@ class DueWorker:
         settled = await self.settle()
         slots = self.leases.slots
         self._pacer.retain(slots)
-        self._horizon.retain(slots)
-        now = self._clock.monotonic()
-        self._dry = {place: until for place, until in self._dry.items() if place[0] in slots and until > now}
-        self._empty = {slot: until for slot, until in self._empty.items() if slot in slots and until > now}
+        self._finder.retain(slots.keys())
         if not self._rows or not slots:
             return settled
-        found = await self._due(slots.keys())
+        due = await self._finder.due(slots.keys())
+        await self.leases.claim(due)
+        found = await self._store.load(self.document.collection, list(due)) if due else []
         if not found:
             return settled
         self.in_work = len(found)
@@ -229,91 +207,7 @@ class DueWorker:
     @property
     def pause(self) -> float:
         """Seconds until somebody may be called who may not be now; infinite where nobody waits for that."""
-        return max(_BREATH, min(self._dry.values(), default=float("inf")) - self._clock.monotonic())
-
-    async def _due(self, slots: Set[int]) -> list[Found]:
-        """The documents that are due in these slots, the longest due first.
-
-        One look over all slots tells where there is work. Only when that look is full of documents that are not for us
-        now, other workers' or such that call who may not be called, are our own slots asked one by one, each for its
-        share, and those passed by.
-        """
-        mine: list[str] = []
-        if self._clock.monotonic() >= self._one_by_one_until:
-            limit = HINT + len(self._in_flight())
-            hints, all_of_it = await self._horizon.first(
-                self._look(), None, {}, limit=limit, enough=BATCH, fields=self._hinted
-            )
-            flying = self._in_flight()
-            free = [hint for hint in hints if hint["slot"] in slots and hint["_id"] not in flying]
-            mine = self._as_may_be_called([hint for hint in free if not self._is_dry(hint)])
-            if len(mine) >= _WORTH_IT or all_of_it:
-                return await self._store.load(self.document.collection, mine) if mine else []
-            self._one_by_one_until = self._clock.monotonic() + _ONE_BY_ONE
-        mine += await self._due_one_by_one(sorted(slots - self._empty.keys()))
-        return await self._store.load(self.document.collection, list(dict.fromkeys(mine))[:BATCH]) if mine else []
-
-    async def _due_one_by_one(self, slots: Sequence[int]) -> list[str]:
-        """The ids of documents that are due in each of these slots, but those that call who may not be called now.
-
-        Where everybody known may not be called, a slot is looked into now and then, for somebody else.
-        """
-        now, look = self._clock.monotonic(), self._look()
-        room, flying = self._pacer.room(), self._in_flight()
-        in_slot = Counter(slot for slot, _ in self._calling.values())
-        shut = {slot for slot, _ in self._dry}
-        begin = bisect.bisect_left(slots, self._turn)
-        free: list[str] = []
-        strange = 0
-        for slot in (*slots[begin:], *slots[:begin]):
-            strange += slot not in room
-            if self._calls_alone and slot not in room and strange > _STRANGE:
-                continue  # In its turn: most slots in which nobody was ever called hold nobody.
-            if slot in shut and (not self._callee or (not room.get(slot) and self._looked_past.get(slot, now) > now)):
-                continue
-            share = max(10, BATCH // len(slots))
-            if self._calls_alone and slot in room:
-                share = max(1, min(room[slot], BATCH))
-            limit = share + in_slot[slot] + (self._depth.get(slot, 0) if slot in shut else 0)
-            where = {"slot": slot}
-            hints, all_of_it = await self._horizon.first(
-                look, slot, where, limit=limit, enough=limit, fields=self._hinted
-            )
-            new = [hint["_id"] for hint in hints if hint["_id"] not in flying and not self._is_dry(hint)][:share]
-            free.extend(new)
-            if not new and all_of_it:
-                again = [until for (at, _), until in self._dry.items() if at == slot]
-                self._empty[slot] = min([now + _LOOK_PAST, *again])
-            elif not new:
-                self._depth[slot] = min(max(BATCH, 4 * self._depth.get(slot, 0)), _DEEPEST)
-            if slot in shut and (new or all_of_it):
-                self._looked_past[slot] = now + _LOOK_PAST
-            if slot not in room or not self._calls_alone:
-                self._turn = slot + 1
-            if len(free) >= BATCH:
-                break
-        return free
-
-    def _look(self) -> Look:
-        return Look(self._store, self.document.collection, due_field(self._due_queue), self._clock.now())
-
-    def _as_may_be_called(self, hints: Sequence[Found]) -> list[str]:
-        """The ids of the first of these, where all are calls no more of a slot than may begin now."""
-        if not self._calls_alone:
-            return [hint["_id"] for hint in hints[:BATCH]]
-        room = self._pacer.room()
-        taken: Counter[int] = Counter()
-        mine: list[str] = []
-        for hint in hints:
-            slot = hint["slot"]
-            if taken[slot] < max(1, room.get(slot, _UNKNOWN_ROOM)):
-                taken[slot] += 1
-                mine.append(hint["_id"])
-        return mine[:BATCH]
-
-    def _is_dry(self, hint: Mapping[str, Any]) -> bool:
-        """Whether a due document calls who may not be called now."""
-        return (hint["slot"], hint.get(self._callee, "") if self._callee else "") in self._dry
+        return max(_BREATH, self._finder.opens_in)
 
     def _whom(self, document: Document) -> str:
         """Who is called for a document, as far as that is told by a field."""
@@ -322,12 +216,10 @@ class DueWorker:
     def _let_dry(self, key: str, slot: int, whom: str) -> None:
         """Remember until when somebody may not be called, or that he may be."""
         wait = self._pacer.wait(key)
-        self._passed_by.discard((slot, whom))
         if wait > 0:
-            self._dry[slot, whom] = self._clock.monotonic() + min(wait, 1.0)
+            self._finder.shut((slot, whom), min(wait, 1.0))
         else:
-            self._dry.pop((slot, whom), None)
-            self._empty.pop(slot, None)
+            self._finder.open((slot, whom))
 
     async def _decide(self, found: Sequence[Found]) -> int:
         """Decide on due documents, write once, and begin the calls that the winners intend."""
@@ -443,9 +335,7 @@ class DueWorker:
     def _may_begin(self, row: Call, document: Document, work: _Work) -> bool:
         """Whether one more call of this row finds a place among those in flight, and whoever is called allows it."""
         if self._paused(document):
-            place = (work.slot, self._whom(document))
-            self._dry[place] = self._clock.monotonic() + _PAUSED
-            self._passed_by.add(place)
+            self._finder.shut((work.slot, self._whom(document)), _PAUSED, paused=True)
             return False
         if self._taken[row.name] >= row.concurrency:
             return False

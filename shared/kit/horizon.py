@@ -16,6 +16,13 @@ from shared.kit.store.port import EPOCH, Found, Store
 
 _STEP = timedelta(seconds=1)
 
+Within = int | tuple[int, str] | None
+"""What is looked into: a slot, what calls somebody in it, or all."""
+
+
+def _slot(within: int | tuple[int, str]) -> int:
+    return within if isinstance(within, int) else within[0]
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -28,20 +35,20 @@ class Look:
 
 
 class Horizon:
-    """The last time that looks reached to, by slot, and for all slots together under None."""
+    """The last time that looks reached to, by a slot, by who is called in it, and for all slots together under None."""
 
     def __init__(self) -> None:
-        self._upto: dict[int | None, datetime] = {}
+        self._upto: dict[Within, datetime] = {}
 
     def retain(self, slots: Collection[int]) -> None:
         """Forget slots that are not ours any more."""
-        for slot in [slot for slot in self._upto if slot is not None and slot not in slots]:
-            del self._upto[slot]
+        for within in [within for within in self._upto if within is not None and _slot(within) not in slots]:
+            del self._upto[within]
 
     async def first(
         self,
         look: Look,
-        slot: int | None,
+        within: Within,
         where: Mapping[str, Any],
         *,
         limit: int,
@@ -52,15 +59,15 @@ class Horizon:
 
         At least ``enough`` of them, where there are so many.
         """
-        upto = self._upto.get(slot, look.now)
+        upto = self._upto.get(within, look.now)
         while True:
             upto = min(upto, look.now)
             reach = {**where, look.time: {"$gte": EPOCH, "$lte": upto}}
             found = await look.store.find(look.collection, reach, sort=look.time, limit=limit, fields=fields)
             if len(found) >= enough:
-                self._upto[slot] = found[-1][look.time]
+                self._upto[within] = found[-1][look.time]
                 return found, len(found) < limit and upto >= look.now
             if upto >= look.now:
-                self._upto.pop(slot, None)
+                self._upto.pop(within, None)
                 return found, True
             upto += max(_STEP, 2 * (upto - found[0][look.time]) if found else _STEP, (look.now - upto) / 16)

@@ -44,8 +44,9 @@ class Call:
     ``settle(document, outcome, facts, now)`` understands, ``Refused`` or ``Unanswered`` among them; an exception
     counts as Unanswered. ``idempotent`` says that the other side deduplicates on ``attempt.id``: a lost answer is
     then asked for again under the same id, with backoff, for as long as it takes; else the attempt is settled as
-    ``Unanswered`` and never repeated. ``concurrency`` bounds the calls in flight in one worker, ``pace`` how fast each
-    other side is called.
+    ``Unanswered`` and never repeated. ``inquiry`` says that the call only asks: whether one was begun whose answer is
+    not known makes no difference to anybody. ``concurrency`` bounds the calls in flight in one worker, ``pace`` how
+    fast each other side is called.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Call:
     check: Check | None = None
     wants: Wants | None = None
     idempotent: bool = True
+    inquiry: bool = False
     concurrency: int = 32
     pace: Pace | None = None
 
@@ -91,11 +93,12 @@ def call(
     check: Check | None = None,
     wants: Wants | None = None,
     idempotent: bool = True,
+    inquiry: bool = False,
     concurrency: int = 32,
     pace: Pace | None = None,
 ) -> Call:
     """A row of a job table; see ``Call``."""
-    return Call(name, prepare, perform, settle, check, wants, idempotent, concurrency, pace)
+    return Call(name, prepare, perform, settle, check, wants, idempotent, inquiry, concurrency, pace)
 
 
 def dispatch(
@@ -117,3 +120,10 @@ class Jobs:
     def of(self, queue: str) -> dict[str, Job]:
         """The rows whose timers are in a queue."""
         return {name: row for name, row in self.rows.items() if self.document.queues.get(name, "") == queue}
+
+    def may_be_claimed(self, queue: str) -> bool:
+        """Whether it does no harm in a queue that somebody intends a call which he then does not make.
+
+        That is so where what follows is the same call again, or as good as none.
+        """
+        return all(not isinstance(row, Call) or row.idempotent or row.inquiry for row in self.of(queue).values())

@@ -7,7 +7,7 @@ sooner than by the worker's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -28,7 +28,9 @@ class _Seen:
 class Leases:
     """One worker's share of one queue's slots. ``queue`` is its name in full, ``due_queue`` within its collection.
 
-    ``busy`` tells whether a slot has work in flight here: such a slot is not handed over before that is done.
+    ``busy`` tells whether a slot has work in flight here: such a slot is not handed over before that is done. Where
+    much is due, a slot is used once all of it carries the new epoch, or, ``claiming``, at once: then each document is
+    claimed before it is taken up, and an earlier owner may write others yet. It may intend calls that it will not make.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Leases:
         margin: float = 2.0,
         horizon: timedelta = timedelta(minutes=1),
         busy: Callable[[int], bool] = lambda slot: False,
+        claiming: bool = False,
     ) -> None:
         self.queue = queue
         self.worker = worker
@@ -55,9 +58,10 @@ class Leases:
         self._margin = margin
         self._horizon = horizon
         self._busy = busy
+        self.claiming = claiming
         self._held: dict[int, int] = {}
         self._unstamped: dict[int, int] = {}
-        """Slots that the table gives us, with their epochs, while not all of their documents carry these."""
+        """Those of them of which not all documents carry the epoch yet: where much is due, that takes its time."""
         self._leaving: set[int] = set()
         self._seen: dict[str, _Seen] = {}
         self._until = float("-inf")
@@ -67,9 +71,10 @@ class Leases:
         """The slots that work may be begun in now, with their epochs; none once the lease may have ended."""
         if not self.holds():
             return {}
-        if not self._leaving:  # As nearly always; asked before every look at what is due.
+        passed_by = self._leaving if self.claiming else self._leaving | self._unstamped.keys()
+        if not passed_by:  # As nearly always; asked before every look at what is due.
             return dict(self._held)
-        return {slot: epoch for slot, epoch in self._held.items() if slot not in self._leaving}
+        return {slot: epoch for slot, epoch in self._held.items() if slot not in passed_by}
 
     @property
     def held(self) -> int:
@@ -78,7 +83,7 @@ class Leases:
 
     @property
     def taking_over(self) -> bool:
-        """Whether slots of ours cannot be used yet: the sooner the next ``renew``, the sooner they can."""
+        """Whether documents of an earlier owner are still to be stamped, with which ``renew`` goes on."""
         return bool(self._unstamped)
 
     def holds(self) -> bool:
@@ -91,7 +96,8 @@ class Leases:
 
     def epoch(self, slot: int) -> int | None:
         """The epoch under which a slot's documents may be written, or None where it is not ours."""
-        return self._held.get(slot) if self.holds() else None
+        usable = self.holds() and (self.claiming or slot not in self._unstamped)
+        return self._held.get(slot) if usable else None
 
     async def renew(self) -> bool:
         """Beat, take what is free up to an even share, hand over what is above it.
@@ -110,8 +116,7 @@ class Leases:
         # A beat is first seen when it was read, not when reading began: it may have been written in between.
         workers, owners = self._alive(table, self._clock.monotonic())
         epochs: list[int] = list(table["epochs"])
-        known = {**self._held, **self._unstamped}
-        mine = {slot for slot in owners.get(self.worker, []) if known.get(slot) == epochs[slot]}
+        mine = {slot for slot in owners.get(self.worker, []) if self._held.get(slot) == epochs[slot]}
         # What the table gives to others is not ours from now on, also where the answer to our handing it over was lost.
         self._held = {slot: epoch for slot, epoch in self._held.items() if slot in mine}
         self._unstamped = {slot: epoch for slot, epoch in self._unstamped.items() if slot in mine}
@@ -136,14 +141,24 @@ class Leases:
         outcome = (await self._store.write(COLLECTION, [Write(self.queue, table["version"], change)]))[0]
         if outcome is not Outcome.WON:
             return False
+        self._held.update({slot: epochs[slot] for slot in taken})
         self._unstamped.update({slot: epochs[slot] for slot in taken})
         if self._unstamped:
             new, until = dict(self._unstamped), self._clock.now() + self._horizon
             for slot in await self._store.stamp(self._collection, new, until, self._due_queue):
                 if self._unstamped.get(slot) == new[slot]:  # not given up meanwhile
-                    self._held[slot] = self._unstamped.pop(slot)
+                    del self._unstamped[slot]
         self._until = began + self._lease
         return True
+
+    async def claim(self, documents: Mapping[str, int]) -> None:
+        """See to it that no write of an earlier owner lands on these any more, by id their slots, which are read next.
+
+        In a slot whose takeover is over none does, and nothing is asked for.
+        """
+        epochs = {id: self._unstamped[slot] for id, slot in documents.items() if slot in self._unstamped}
+        if epochs:
+            await self._store.stamp_documents(self._collection, epochs, self._due_queue)
 
     def _alive(self, table: dict[str, Any], now: float) -> tuple[dict[str, int], dict[str, list[int]]]:
         """The workers whose beat changes, and what they own."""

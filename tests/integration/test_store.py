@@ -286,6 +286,8 @@ async def test_a_server_that_is_gone_is_unavailable_and_the_same_client_finds_it
     with pytest.raises(StoreUnavailable):
         await store.stamp("thing", {0: 1}, AT)
     with pytest.raises(StoreUnavailable):
+        await store.stamp_documents("thing", {"a": 1})
+    with pytest.raises(StoreUnavailable):
         await store.append("trail", [{"at": AT}])
     with pytest.raises(StoreUnavailable):
         await store.ensure("other", INDEXES)

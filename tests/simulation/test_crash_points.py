@@ -20,14 +20,15 @@ STORE_WRITE = ("store.write", "store.written")
 PASSED_BY = {
     "publish": ("bus.publish", "bus.published", "store.sent"),
     "react": ("bus.fetched", "bus.commit", "bus.committed", "store.load", "store.find", *STORE_WRITE),
-    "due": ("store.find", "store.load", *STORE_WRITE),
+    "due": ("store.find", "store.load", "store.stamp", *STORE_WRITE),
     "renew": ("store.load", "store.stamp", *STORE_WRITE),
     "sweep": ("store.load", "store.find", "store.stamp", *STORE_WRITE),
     "api": ("store.load", "store.find", "store.append", *STORE_WRITE),
 }
 """The gates that each role passes. A new one that some play comes to must be added, and then crashed at.
 
-A sweep renews the lease before, as the loop of a process does; hence its writes and its stamp.
+A sweep renews the lease before, as the loop of a process does; hence its writes and its stamp. Due work stamps what it
+takes up in a slot whose takeover is not over.
 """
 
 POINTS = frozenset((gate, role) for role, gates in PASSED_BY.items() for gate in gates)

@@ -141,7 +141,7 @@ class World:
         self.declared = {each.name: each for each in services}
         self.doubled = frozenset(self.random.sample(sorted(self.declared), min(2, len(self.declared))))
         """Services of which two processes run, at odds with each other."""
-        at_once = 100 if seed % 3 == 1 else SLOTS
+        at_once = (SLOTS, 100, 5)[seed % 3]
         self.stores: dict[str, MemoryStore] = {each.name: MemoryStore(slots_at_once=at_once) for each in services}
         self.processes: list[Process] = []
         self.hosts: dict[str, httpx.AsyncBaseTransport] = {}

@@ -36,10 +36,16 @@ from shared.kit.store.port import (
 
 _DUPLICATE_KEY = 11000
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
-_STAMPING = 1.0
-"""Seconds after which no more slots are stamped at once: much less than a lease."""
+_STAMPING = 0.5
+"""Seconds after which no more is stamped at once: much less than a lease."""
 _LITTLE = 2_000
-"""So many documents are stamped by one update, and read to be stamped."""
+"""So many documents are stamped by one update, where no more than these are due."""
+_PAGE = 500
+"""So many are stamped by one update, where more are."""
+_MANY = 20_000
+"""So many are looked up to be stamped: a server may read all that is due in a slot for each such look."""
+_MUCH_FOR = 60.0
+"""Seconds for which it is taken as known that much is due."""
 
 _JOURNALED = WriteConcern(w="majority", j=True)
 _TAKEN = WriteConcern(w=1)
@@ -96,6 +102,8 @@ class MongoStore:
         self._client = _client(uri, driver, timeout)
         self._database = self._client.get_database(database, write_concern=_JOURNALED)
         self._one_commit = OneCommit(self._client, _JOURNALED, wanted=not self._motor)
+        self._much_until: dict[tuple[str, str], float] = {}
+        """By collection and field that says when: until when it is known that much is due."""
 
     def _collection(self, name: str) -> Any:
         return self._database[name]
@@ -242,28 +250,61 @@ class MongoStore:
             return set()
         due, stamped = due_field(queue), epoch_field(queue)
         time = {due: {"$gte": EPOCH, "$lte": until}}
-        if len(await self.find(collection, time, sort=due, limit=_LITTLE, fields=())) < _LITTLE:
-            for epoch in sorted(set(slots.values())):
-                some = sorted(slot for slot, at in slots.items() if at == epoch)
-                await self._stamp_all(
-                    collection, {**time, "slot": {"$in": some}, stamped: {"$lt": epoch}}, epoch, stamped
-                )
+        if await self._little_is(collection, due, time):
+            by_epoch: dict[int, list[int]] = {}
+            for slot, epoch in sorted(slots.items()):
+                by_epoch.setdefault(epoch, []).append(slot)
+            for epoch, some in by_epoch.items():
+                wanted = {**time, "slot": {"$in": some}, stamped: {"$lt": epoch}}
+                await self._raise(collection, [(wanted, epoch)], queue)
             return set(slots)
-        loop, done = asyncio.get_running_loop(), set[int]()
-        end = loop.time() + _STAMPING
+        done = set[int]()
+        end = asyncio.get_running_loop().time() + _STAMPING
         for slot, epoch in slots.items():
-            wanted = {"slot": slot, **time, stamped: {"$lt": epoch}}
-            while loop.time() < end:
-                page = await self.find(collection, wanted, sort=due, limit=_LITTLE, fields=())
-                await self._stamp_all(collection, {"_id": {"$in": [each["_id"] for each in page]}}, epoch, stamped)
-                if len(page) < _LITTLE:
-                    done.add(slot)
-                    break
+            left = {"slot": slot, **time, stamped: {"$lt": epoch}}
+            if not await self._stamp_slot(collection, left, epoch, queue, end):
+                break
+            done.add(slot)
         return done
 
-    async def _stamp_all(self, collection: str, wanted: Conditions, epoch: int, stamped: str) -> None:
+    async def _little_is(self, collection: str, due: str, time: Conditions) -> bool:
+        """Whether little is due at all; where much was, it is not asked again at once: some servers read all of it."""
+        now = asyncio.get_running_loop().time()
+        if now < self._much_until.get((collection, due), now):
+            return False
+        little = len(await self.find(collection, time, sort=due, limit=_LITTLE, fields=())) < _LITTLE
+        if not little:
+            self._much_until[collection, due] = now + _MUCH_FOR
+        return little
+
+    async def _stamp_slot(self, collection: str, left: Conditions, epoch: int, queue: str, end: float) -> bool:
+        """Raise the epoch of what is left of a slot, page by page, until a time; whether nothing is left."""
+        while True:
+            found = await self.find(collection, left, sort=due_field(queue), limit=_MANY, fields=())
+            ids = [each["_id"] for each in found]
+            for begin in range(0, len(ids), _PAGE):
+                page = ids[begin : begin + _PAGE]
+                await self._raise(collection, [({"_id": {"$in": page}}, epoch)], queue)
+                if asyncio.get_running_loop().time() >= end:  # Not before a page: else a long look would be all it did.
+                    return begin + _PAGE >= len(ids) and len(ids) < _MANY
+            if len(ids) < _MANY:
+                return True
+
+    async def stamp_documents(self, collection: str, epochs: Mapping[str, int], queue: str = "") -> None:
+        """Raise the queue's epoch of these documents, by id, to what is given."""
+        by_epoch: dict[int, list[str]] = {}
+        for id, epoch in sorted(epochs.items()):
+            by_epoch.setdefault(epoch, []).append(id)
+        stamped = epoch_field(queue)
+        wanted = [({"_id": {"$in": ids}, stamped: {"$lt": epoch}}, epoch) for epoch, ids in by_epoch.items()]
+        if wanted:
+            await self._raise(collection, wanted, queue)
+
+    async def _raise(self, collection: str, wanted: Sequence[tuple[Conditions, int]], queue: str) -> None:
+        """Raise the epochs of what meets these conditions, in one bulk."""
+        updates = [UpdateMany(dict(some), {"$set": {epoch_field(queue): epoch}}) for some, epoch in wanted]
         async with _answering():
-            await self._many(collection, [UpdateMany(dict(wanted), {"$set": {stamped: epoch}})], _JOURNALED)
+            await self._many(collection, updates, _JOURNALED)
 
     async def append(self, collection: str, entries: Sequence[Mapping[str, Any]]) -> None:
         """Add entries that are never changed."""

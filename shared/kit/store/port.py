@@ -118,6 +118,10 @@ class Store(Protocol):
         """
         ...
 
+    async def stamp_documents(self, collection: str, epochs: Mapping[str, int], queue: str = "") -> None:
+        """Raise the queue's epoch of these documents, by id, to what is given."""
+        ...
+
     async def append(self, collection: str, entries: Sequence[Mapping[str, Any]]) -> None:
         """Add entries that are never changed (the audit trail)."""
         ...

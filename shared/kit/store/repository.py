@@ -357,5 +357,6 @@ def indexes_of(document: type[Document]) -> list[Index]:
     own = [Index((*names, "_id")) for names in looked_up]  # pages go on behind an id
     times = [due_field(queue) for queue in document.all_queues()]
     kit = [Index(fields) for time in times for fields in (("slot", time), (time,))]
+    kit.extend(Index(("slot", callee, due_field(queue))) for queue, callee in document.callees.items())
     kit.append(Index(("unsent",), sparse=True))
     return [*kit, *([Index(("ended_at",))] if document.terminal else []), *own]

@@ -207,6 +207,16 @@ class MemoryStore:
                 stored.put(document)
         return set(slots)
 
+    async def stamp_documents(self, collection: str, epochs: Mapping[str, int], queue: str = "") -> None:
+        """Raise the queue's epoch of these documents, by id, to what is given."""
+        await self._gate("store.stamp")
+        stored = self._of(collection)
+        stamped = epoch_field(queue)
+        for id, epoch in epochs.items():
+            if id in stored.texts and (document := stored.get(id))[stamped] < epoch:
+                document[stamped] = epoch
+                stored.put(document)
+
     async def append(self, collection: str, entries: Sequence[Mapping[str, Any]]) -> None:
         """Add entries that are never changed."""
         await self._gate("store.append")
@@ -225,6 +235,7 @@ class MemoryStore:
 _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "$in": lambda value, wanted: any(w in value if isinstance(value, list) else w == value for w in wanted),
     "$ne": lambda value, wanted: bool(value != wanted),
+    "$nin": lambda value, wanted: value not in wanted,
     "$gt": lambda value, wanted: value is not None and value > wanted,
     "$gte": lambda value, wanted: value is not None and value >= wanted,
     "$lt": lambda value, wanted: value is not None and value < wanted,

@@ -268,6 +268,7 @@ class StoreSuite:
         assert await store.write("nothing", []) == []
         await store.sent("nothing", [])
         await store.stamp("nothing", {}, AT)
+        await store.stamp_documents("nothing", {})
         await store.append("nothing", [])
         assert await store.load("nothing", []) == []
 
@@ -361,6 +362,15 @@ class StoreSuite:
         stamped = {(raw["slot"], raw["epoch"]) for raw in await store.find("much", {"due": AT}, limit=5000)}
         assert stamped == {(0, 5), (1, 6), (2, 0), (3, 5)}
         assert (await one(store, "much", "later"))["epoch"] == 0
+
+    async def test_documents_are_stamped_by_id_whatever_is_due(self, store: Store) -> None:
+        await seed(store, "claimed", fresh("due", due=AT), fresh("resting"), fresh("ahead", epoch=9), fresh("other"))
+
+        await store.stamp_documents("claimed", {"due": 4, "resting": 5, "ahead": 5, "absent": 5})
+        await store.stamp_documents("claimed", {})
+
+        found = {raw["_id"]: (raw["epoch"], raw["version"]) for raw in await store.find("claimed", {})}
+        assert found == {"due": (4, 1), "resting": (5, 1), "ahead": (9, 1), "other": (0, 1)}
 
     async def test_after_a_stamp_a_write_of_an_older_epoch_loses(self, store: Store) -> None:
         await seed(store, "fence", fresh("a", slot=1, due=AT), fresh("b", slot=1, due=AT))

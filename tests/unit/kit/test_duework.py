@@ -20,6 +20,7 @@ from shared.kit.service import Service
 from shared.kit.settings import KitSettings
 from shared.kit.store.port import MAX_DOCUMENT_BYTES, StoreUnavailable, Write
 from shared.kit.testing.harness import Harness
+from shared.kit.testing.memory_store import MemoryStore
 from tests.unit.kit.bench import LEASE, START, Bench, Town, until
 from tests.unit.kit.toy import Box, BoxState, LetterCounted, may_send, prepare, settle
 
@@ -697,6 +698,41 @@ async def test_once_a_slots_documents_are_stamped_nothing_of_its_earlier_owner_l
 
     await heir.workers["box"].work()
     assert len((await bench.get(Box, "box")).letters) == 1
+
+
+async def test_in_a_takeover_that_is_not_over_nothing_of_an_earlier_owner_lands_behind_the_first_read() -> None:
+    """More is due than was stamped: a document is claimed before it is read, and the zombie comes in between."""
+    town = Town()
+    town.server = MemoryStore(slots_at_once=0)
+    zombie, zombies_gates = await town.process("a", service(timer("ring", ring)))
+    heir, heirs_gates = await town.process("b", service(timer("ring", ring)))
+    bench = bench_of(heir)
+    await bench.put(due_box())
+    await zombie.workers["box"].leases.renew()
+    await heir.workers["box"].leases.renew()
+    frozen, thawed = asyncio.Event(), asyncio.Event()
+
+    async def freeze() -> None:
+        frozen.set()
+        await thawed.wait()
+
+    zombies_gates.once("store.write", freeze)
+    late = asyncio.create_task(zombie.workers["box"].work())
+    await frozen.wait()
+    for _ in range(5):
+        town.clock.pass_(LEASE / 3)
+        await heir.workers["box"].leases.renew()
+    assert heir.workers["box"].leases.taking_over
+
+    async def thaw() -> None:
+        thawed.set()
+        await late
+
+    heirs_gates.once("store.load", thaw)
+    await heir.workers["box"].work()
+
+    found = await bench.get(Box, "box")
+    assert (found.version, len(found.letters)) == (2, 1), "the heir's write found the version that it had read"
 
 
 async def test_an_outcome_whose_slot_was_stamped_by_another_leaves_the_attempt_to_that_one() -> None:

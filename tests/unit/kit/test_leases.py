@@ -12,8 +12,9 @@ import pytest
 from shared.kit.document import SLOTS
 from shared.kit.leases import Leases
 from shared.kit.settings import KitSettings
-from shared.kit.store.port import StoreUnavailable
+from shared.kit.store.port import Outcome, StoreUnavailable, Write
 from shared.kit.testing.memory_store import MemoryStore
+from shared.kit.testing.store_suite import INDEXES, fresh
 from tests.unit.kit.bench import LEASE, START, FrozenClock, Gates
 
 MARGIN = 2.0
@@ -29,7 +30,7 @@ class Workers:
         self.all: dict[str, Leases] = {}
         self.gates: dict[str, Gates] = {}
 
-    def add(self, name: str, lease: float = LEASE, margin: float = MARGIN) -> Leases:
+    def add(self, name: str, lease: float = LEASE, margin: float = MARGIN, *, claiming: bool = False) -> Leases:
         gates = self.gates[name] = Gates()
         self.all[name] = Leases(
             self.server.seen_by(gates),
@@ -39,6 +40,7 @@ class Workers:
             name,
             lease=lease,
             margin=margin,
+            claiming=claiming,
             busy=lambda slot: slot in self.busy,
         )
         return self.all[name]
@@ -251,21 +253,46 @@ async def test_new_slots_are_used_only_once_their_documents_are_stamped(workers:
     assert set(alone.slots.values()) == {1}
 
 
-async def test_where_much_is_due_slots_are_used_one_after_another_and_none_is_taken_twice(workers: Workers) -> None:
+@pytest.mark.parametrize("claiming", [False, True])
+async def test_where_much_is_due_slots_are_stamped_one_after_another_and_none_is_taken_twice(
+    workers: Workers, claiming: bool
+) -> None:
     workers.server = MemoryStore(slots_at_once=100)
-    first = workers.add("a")
+    first = workers.add("a", claiming=claiming)
 
     shares = []
     for _ in range(3):
         assert await first.renew()
-        shares.append((len(first.slots), first.taking_over))
-    assert shares == [(100, True), (200, True), (SLOTS, False)]
+        shares.append((len(first.slots), first.epoch(SLOTS - 1), first.taking_over))
+    used = [(SLOTS, 1), (SLOTS, 1)] if claiming else [(100, None), (200, None)]
+    assert shares == [(*used[0], True), (*used[1], True), (SLOTS, 1, False)]
     assert set(first.slots.values()) == {1}
 
-    second = workers.add("b")
+    second = workers.add("b", claiming=claiming)
     await workers.renew(rounds=5)
     assert workers.shares() == {"a": 128, "b": 128}
     assert not second.taking_over
+
+
+async def test_what_is_claimed_is_stamped_where_its_slot_is_not_yet(workers: Workers) -> None:
+    workers.server = MemoryStore(slots_at_once=100)
+    await workers.server.ensure("box", INDEXES)
+    await workers.server.write("box", [fresh("early", slot=99, due=START), fresh("late", slot=100, due=START)])
+    heir = workers.add("a", claiming=True)
+    await heir.renew()
+    asked: list[str] = []
+
+    async def stamped() -> None:
+        asked.append("stamped")
+
+    workers.gates["a"].once("store.stamp", stamped)
+    await heir.claim({"early": 99})
+    assert asked == [], "its slot was taken over whole"
+    await heir.claim({"early": 99, "late": 100})
+    assert asked == ["stamped"]
+
+    zombie = [Write(id, 1, {"version": 2}, epoch=0) for id in ("early", "late")]
+    assert await workers.server.write("box", zombie) == [Outcome.LOST, Outcome.LOST]
 
 
 async def test_a_worker_that_froze_past_its_lease_takes_nothing_back_that_is_others(workers: Workers) -> None:

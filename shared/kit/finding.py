@@ -1,0 +1,278 @@
+"""Which due documents of a worker's slots may be taken up now.
+
+Without it a worker would load what it may not touch yet: other workers' documents, such with a call in flight, and such
+that call who may not be called now. With a backlog nearly all that is due stands behind somebody's budget.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence, Set
+from datetime import datetime, timedelta
+from typing import Any
+
+from shared.kit.clock import Clock
+from shared.kit.document import Document, due_field
+from shared.kit.horizon import Horizon, Look
+from shared.kit.pacing import Pacer
+from shared.kit.store.port import EPOCH, Found, Store
+
+BATCH = 200
+HINT = 1000
+_WORTH_IT = 20
+"""So few documents for us in a look over all slots are better looked for slot by slot."""
+_ONE_BY_ONE = 0.5
+"""Seconds in which, after a look over all slots in vain, each slot is looked into by itself."""
+_LOOK_PAST = 2.0
+"""Seconds after which is looked again where nothing was to be done."""
+_OTHERS = 60.0
+"""Seconds after which a whole slot is searched for somebody unknown; who becomes due is met sooner."""
+_NEWCOMERS = 5000
+"""At most so many documents that became due are looked at for somebody unknown."""
+_LATE = timedelta(seconds=2)
+"""A document may be stored so long after the time at which it says it is due, and is still met as a newcomer."""
+_UNKNOWN_ROOM = 10
+_STRANGE = 8
+"""So many slots are searched for somebody unknown in one pass."""
+
+Place = tuple[int, str]
+"""A slot, and who is called in it; nobody in particular where that is told by no field."""
+
+
+class Finder:
+    """The looks of one worker into one queue of a document type.
+
+    ``flying`` gives the documents with a call in flight here or an outcome that is not written yet, by id their slots:
+    theirs is no time for more. ``calls_alone`` says that all that can be due is a call somebody paces.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        document: type[Document],
+        queue: str,
+        clock: Clock,
+        pacer: Pacer,
+        flying: Callable[[], Mapping[str, int]],
+        *,
+        calls_alone: bool,
+    ) -> None:
+        self._store = store
+        self._collection = document.collection
+        self._time = due_field(queue)
+        self._callee = document.callees.get(queue)
+        self._clock = clock
+        self._pacer = pacer
+        self._flying = flying
+        self._calls_alone = calls_alone
+        self._fields = ("slot", self._time, *([self._callee] if self._callee else []))
+        self._horizon = Horizon()
+        self._one_by_one_until = float("-inf")
+        self._turn = 0
+        self._shut: dict[Place, float] = {}
+        """Who may not be called before a time by the monotonic clock."""
+        self._paused: set[Place] = set()
+        """Who of these is paused: nobody waits for that to end by itself."""
+        self._idle: dict[Place, float] = {}
+        """What is not looked into before a time: there was nothing to be done."""
+        self._known: dict[int, dict[str, None]] = {}
+        """By slot, who is called by what is due in it, as far as is known, in the order in which they were met."""
+        self._others_at: dict[int, float] = {}
+        """By slot, when it is searched for somebody unknown."""
+        self._met_until: datetime | None = None
+        """Until when whoever became due is known, in every slot that was searched since."""
+
+    # -- who may be called ----------------------------------------------------------------------------------
+
+    def shut(self, place: Place, seconds: float, *, paused: bool = False) -> None:
+        """Nobody may be called there for so long."""
+        self._shut[place] = self._clock.monotonic() + seconds
+        self._idle.pop(place, None)
+        if self._callee:
+            slot, whom = place
+            self._known.setdefault(slot, {}).setdefault(whom)
+        if paused:
+            self._paused.add(place)
+        else:
+            self._paused.discard(place)
+
+    def open(self, place: Place) -> None:
+        """Who is called there may be called."""
+        self._paused.discard(place)
+        self._shut.pop(place, None)
+        self._idle.pop(place, None)
+
+    def pauses_changed(self) -> None:
+        """Somebody was paused or goes on: what was passed by is looked at again at once."""
+        for place in list(self._paused):
+            self.open(place)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something due waits until whoever it calls may be called."""
+        now = self._clock.monotonic()
+        return any(until > now for place, until in self._shut.items() if place not in self._paused)
+
+    @property
+    def opens_in(self) -> float:
+        """Seconds until somebody may be called who may not be now; infinite where there is nobody."""
+        return min(self._shut.values(), default=float("inf")) - self._clock.monotonic()
+
+    def retain(self, slots: Set[int]) -> None:
+        """Forget what is known of slots that are not ours any more, and what is over."""
+        now = self._clock.monotonic()
+        self._horizon.retain(slots)
+        self._shut = {place: until for place, until in self._shut.items() if place[0] in slots and until > now}
+        self._idle = {place: until for place, until in self._idle.items() if place[0] in slots and until > now}
+        self._known = {slot: known for slot, known in self._known.items() if slot in slots}
+        self._others_at = {slot: at for slot, at in self._others_at.items() if slot in slots}
+
+    # -- what is due ----------------------------------------------------------------------------------------
+
+    async def due(self, slots: Set[int]) -> dict[str, int]:
+        """The documents that are due in these slots and may be taken up, by id their slots, the longest due first.
+
+        One look over all slots tells where there is work. Only when that look is full of documents that are not for us
+        now, other workers' or such that call who may not be called, are our own slots asked one by one, each for its
+        share, and those passed by.
+        """
+        found: list[Found] = []
+        if self._clock.monotonic() >= self._one_by_one_until:
+            began = self._clock.now()
+            hints, all_of_it = await self._first(None, {}, limit=HINT + len(self._flying()), enough=BATCH)
+            hints = [hint for hint in hints if hint["slot"] in slots]
+            found = self._as_may_be_called(self._free(hints))
+            if len(found) >= _WORTH_IT or all_of_it:
+                return {hint["_id"]: hint["slot"] for hint in found}
+            self._one_by_one_until = self._clock.monotonic() + _ONE_BY_ONE
+            if self._callee:
+                await self._meet_newcomers(slots, began)
+        one_by_one = self._callee_by_callee if self._callee else self._slot_by_slot
+        found += await one_by_one(sorted(slots))
+        return dict(list({hint["_id"]: hint["slot"] for hint in found}.items())[:BATCH])
+
+    async def _slot_by_slot(self, slots: Sequence[int]) -> list[Found]:
+        """Each slot's share of what may be taken up, where nothing tells beforehand who is called."""
+        room, in_slot = self._pacer.room(), Counter(self._flying().values())
+        found: list[Found] = []
+        strange = 0
+        for slot in self._in_turn(slots):
+            if (slot, "") in self._shut or (slot, "") in self._idle:
+                continue
+            strange += slot not in room
+            if self._calls_alone and slot not in room and strange > _STRANGE:
+                continue  # In its turn: most slots in which nobody was ever called hold nobody.
+            share = self._share(slot, room, len(slots))
+            hints, all_of_it = await self._first(slot, {"slot": slot}, limit=share + in_slot[slot])
+            new = self._free(hints)[:share]
+            found.extend(new)
+            if not new and all_of_it:
+                self._idle[slot, ""] = self._clock.monotonic() + _LOOK_PAST
+            if slot not in room or not self._calls_alone:
+                self._turn = slot + 1
+            if len(found) >= BATCH:
+                break
+        return found
+
+    async def _callee_by_callee(self, slots: Sequence[int]) -> list[Found]:
+        """The share of each who may be called, and now and then a search of a slot for somebody unknown.
+
+        Who may not be called is not looked past: thousands of documents may stand behind him.
+        """
+        room, in_slot = self._pacer.room(), Counter(self._flying().values())
+        found: list[Found] = []
+        searched = 0
+        for slot in self._in_turn(slots):
+            share = self._share(slot, room, len(slots))
+            limit = share + in_slot[slot]
+            for whom in list(self._known.get(slot, ())):
+                if (slot, whom) in self._shut or (slot, whom) in self._idle:
+                    continue
+                where = {"slot": slot, str(self._callee): whom}
+                hints, all_of_it = await self._first((slot, whom), where, limit=limit)
+                new = self._free(hints)[:share]
+                found.extend(new)
+                if not hints:
+                    del self._known[slot][whom]  # Until he is met again.
+                elif not new and all_of_it:
+                    self._idle[slot, whom] = self._clock.monotonic() + _LOOK_PAST
+            if searched < _STRANGE and self._others_at.get(slot, 0.0) <= self._clock.monotonic():
+                searched += 1
+                others = await self._others(slot, limit)
+                found.extend(self._free(others)[:share])
+                self._turn = slot + 1
+            if len(found) >= BATCH:
+                break
+        return found
+
+    async def _others(self, slot: int, limit: int) -> list[Found]:
+        """What is due in a slot and calls somebody unknown; whoever is found is known from now on."""
+        known = self._known.setdefault(slot, {})
+        where: dict[str, Any] = {"slot": slot, self._time: {"$gte": EPOCH, "$lte": self._clock.now()}}
+        if known:
+            where[str(self._callee)] = {"$nin": sorted(known)}
+        hints = await self._store.find(self._collection, where, sort=self._time, limit=limit, fields=self._fields)
+        self._others_at[slot] = self._clock.monotonic() + (0.0 if hints else _OTHERS)
+        self._meet(hints)
+        return hints
+
+    async def _meet_newcomers(self, slots: Set[int], now: datetime) -> None:
+        """Get to know who is called by what became due since the last time."""
+        since, self._met_until = self._met_until, now - _LATE
+        if since is None:
+            return  # Every slot is searched once anyway.
+        time = {self._time: {"$gte": since, "$lte": now}}
+        hints = await self._store.find(self._collection, time, sort=self._time, limit=_NEWCOMERS, fields=self._fields)
+        self._meet([hint for hint in hints if hint["slot"] in slots])
+        if len(hints) == _NEWCOMERS:
+            self._others_at.clear()  # Some were passed by: every slot is searched.
+
+    def _meet(self, hints: Sequence[Found]) -> None:
+        for hint in hints:
+            if (whom := self._whom(hint)) is not None:
+                self._known.setdefault(hint["slot"], {}).setdefault(whom)
+
+    async def _first(
+        self, key: int | Place | None, where: Mapping[str, Any], *, limit: int, enough: int | None = None
+    ) -> tuple[list[Found], bool]:
+        look = Look(self._store, self._collection, self._time, self._clock.now())
+        return await self._horizon.first(look, key, where, limit=limit, enough=enough or limit, fields=self._fields)
+
+    def _in_turn(self, slots: Sequence[int]) -> tuple[int, ...]:
+        begin = bisect.bisect_left(slots, self._turn)
+        return (*slots[begin:], *slots[:begin])
+
+    def _share(self, slot: int, room: Mapping[int, int], slots: int) -> int:
+        """How many documents of a slot are taken up in one pass."""
+        if self._calls_alone:
+            return max(1, min(room.get(slot, _UNKNOWN_ROOM), BATCH))
+        return max(10, BATCH // slots)
+
+    def _free(self, hints: Sequence[Found]) -> list[Found]:
+        """Those of these that nothing keeps from being taken up."""
+        flying = self._flying()
+        return [
+            hint
+            for hint in hints
+            if hint["_id"] not in flying and (hint["slot"], self._whom(hint) or "") not in self._shut
+        ]
+
+    def _whom(self, hint: Found) -> str | None:
+        """Who is called for a document, as far as that is told by a field."""
+        whom = hint.get(self._callee) if self._callee else None
+        return None if whom is None else str(whom)
+
+    def _as_may_be_called(self, hints: Sequence[Found]) -> list[Found]:
+        """The first of these, where all are calls no more of a slot than may begin now."""
+        if not self._calls_alone:
+            return list(hints[:BATCH])
+        room = self._pacer.room()
+        taken: Counter[int] = Counter()
+        mine: list[Found] = []
+        for hint in hints:
+            slot = hint["slot"]
+            if taken[slot] < max(1, room.get(slot, _UNKNOWN_ROOM)):
+                taken[slot] += 1
+                mine.append(hint)
+        return mine[:BATCH]
