@@ -42,6 +42,10 @@ from shared.kit.telemetry import Telemetry, configure_logs, log
 
 S = TypeVar("S", bound=KitSettings)
 
+_KEPT = 75
+"""Seconds that an idle connection is kept. Longer than whoever asks keeps it (httpx 5, load balancers 60 by default):
+else both may let go of it at one moment, and a request that goes out on it is lost."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tool:
@@ -99,6 +103,7 @@ def uvicorn_config(app: FastAPI, settings: KitSettings) -> uvicorn.Config:
         access_log=False,
         lifespan="off",
         timeout_graceful_shutdown=int(settings.drain_seconds),
+        timeout_keep_alive=_KEPT,
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.simulation.letters import Letters
 from tests.simulation.mutations import MUTATIONS, Mutation
 
-SEEDS = 120
+SEEDS = 300
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
