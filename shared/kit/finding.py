@@ -34,7 +34,9 @@ _LATE = timedelta(seconds=2)
 """A document may be stored so long after the time at which it says it is due, and is still met as a newcomer."""
 _UNKNOWN_ROOM = 10
 _STRANGE = 8
-"""So many slots are searched for somebody unknown in one pass."""
+"""So many slots in which nobody was called yet are looked into in one pass."""
+_SEARCHING = 0.1
+"""Seconds after which no more slots are searched for somebody unknown in one pass."""
 
 Place = tuple[int, str]
 """A slot, and who is called in it; nobody in particular where that is told by no field."""
@@ -176,46 +178,49 @@ class Finder:
         return found
 
     async def _callee_by_callee(self, slots: Sequence[int]) -> list[Found]:
-        """The share of each who may be called, and now and then a search of a slot for somebody unknown.
+        """The share of each who may be called, and what calls somebody unknown.
 
         Who may not be called is not looked past: thousands of documents may stand behind him.
         """
         room, in_slot = self._pacer.room(), Counter(self._flying().values())
-        found: list[Found] = []
-        searched = 0
+        shares = {slot: self._share(slot, room, len(slots)) for slot in slots}
+        found = await self._of_others(slots, shares)
         for slot in self._in_turn(slots):
-            share = self._share(slot, room, len(slots))
-            limit = share + in_slot[slot]
+            if len(found) >= BATCH:
+                break
             for whom in list(self._known.get(slot, ())):
                 if (slot, whom) in self._shut or (slot, whom) in self._idle:
                     continue
                 where = {"slot": slot, str(self._callee): whom}
-                hints, all_of_it = await self._first((slot, whom), where, limit=limit)
-                new = self._free(hints)[:share]
+                hints, all_of_it = await self._first((slot, whom), where, limit=shares[slot] + in_slot[slot])
+                new = self._free(hints)[: shares[slot]]
                 found.extend(new)
                 if not hints:
                     del self._known[slot][whom]  # Until he is met again.
                 elif not new and all_of_it:
                     self._idle[slot, whom] = self._clock.monotonic() + _LOOK_PAST
-            if searched < _STRANGE and self._others_at.get(slot, 0.0) <= self._clock.monotonic():
-                searched += 1
-                others = await self._others(slot, limit)
-                found.extend(self._free(others)[:share])
-                self._turn = slot + 1
-            if len(found) >= BATCH:
-                break
         return found
 
-    async def _others(self, slot: int, limit: int) -> list[Found]:
-        """What is due in a slot and calls somebody unknown; whoever is found is known from now on."""
-        known = self._known.setdefault(slot, {})
-        where: dict[str, Any] = {"slot": slot, self._time: {"$gte": EPOCH, "$lte": self._clock.now()}}
-        if known:
-            where[str(self._callee)] = {"$nin": sorted(known)}
-        hints = await self._store.find(self._collection, where, sort=self._time, limit=limit, fields=self._fields)
-        self._others_at[slot] = self._clock.monotonic() + (0.0 if hints else _OTHERS)
-        self._meet(hints)
-        return hints
+    async def _of_others(self, slots: Sequence[int], shares: Mapping[int, int]) -> list[Found]:
+        """What is due and calls somebody unknown, of slots that were not searched for long; he is known from now on."""
+        found: list[Found] = []
+        began = self._clock.monotonic()
+        for slot in self._in_turn([slot for slot in slots if self._others_at.get(slot, began) <= began]):
+            known = self._known.setdefault(slot, {})
+            where: dict[str, Any] = {"slot": slot, self._time: {"$gte": EPOCH, "$lte": self._clock.now()}}
+            if known:
+                where[str(self._callee)] = {"$nin": sorted(known)}
+            hints = await self._store.find(
+                self._collection, where, sort=self._time, limit=shares[slot], fields=self._fields
+            )
+            if not hints:  # Else there may be one more.
+                self._others_at[slot] = self._clock.monotonic() + _OTHERS
+            self._meet(hints)
+            found.extend(self._free(hints))
+            self._turn = slot + 1
+            if len(found) >= BATCH or self._clock.monotonic() - began > _SEARCHING:
+                break
+        return found
 
     async def _meet_newcomers(self, slots: Set[int], now: datetime) -> None:
         """Get to know who is called by what became due since the last time."""
