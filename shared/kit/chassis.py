@@ -44,7 +44,7 @@ from shared.kit.store.port import EPOCH, Outcome, Store, StoreUnavailable
 from shared.kit.store.repository import NewerShape, Repository, hold
 from shared.kit.telemetry import Telemetry, log, where_raised
 
-_TAKING_OVER = 3.0
+_BETWEEN_STEPS = 3.0
 """How much longer than a step of taking slots over lasted the next one waits, where work goes on meanwhile."""
 _LAST_WORDS = 3.0
 """Seconds for what is still to be published when a process ends, and for its parting from the broker; what is not
@@ -308,7 +308,7 @@ class Chassis:
         if renewed and not leases.taking_over:
             return self.settings.lease_seconds / 3
         if renewed and leases.claiming:
-            return min(_TAKING_OVER * took, self.settings.lease_seconds / 3)
+            return min(_BETWEEN_STEPS * took, self.settings.lease_seconds / 3)
         return 0.05
 
     async def _look_after(self, worker: DueWorker) -> None:

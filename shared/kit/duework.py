@@ -211,9 +211,10 @@ class DueWorker:
 
     def _whom(self, document: Document) -> str:
         """Who is called for a document, as far as that is told by a field."""
-        return str(getattr(document, self._callee)) if self._callee else ""
+        whom = getattr(document, self._callee) if self._callee else None
+        return "" if whom is None else str(whom)
 
-    def _let_dry(self, key: str, slot: int, whom: str) -> None:
+    def _shut_or_open(self, key: str, slot: int, whom: str) -> None:
         """Remember until when somebody may not be called, or that he may be."""
         wait = self._pacer.wait(key)
         if wait > 0:
@@ -342,7 +343,7 @@ class DueWorker:
         if row.pace is not None:
             key, allowance = row.pace(document)
             wait = self._pacer.begin(key, work.slot, allowance)
-            self._let_dry(key, work.slot, self._whom(document))
+            self._shut_or_open(key, work.slot, self._whom(document))
             if wait > 0:
                 return False
             work.paces[row.name] = key
@@ -360,7 +361,7 @@ class DueWorker:
                 if (key := work.paces.pop(name, None)) is not None:
                     self._pacer.take_back(key)
                     if work.held.document is not None:
-                        self._let_dry(key, work.slot, self._whom(work.held.document))
+                        self._shut_or_open(key, work.slot, self._whom(work.held.document))
 
     async def _fire_one(
         self, work: _Work, document: Any, row: Job, due: Due, now: datetime, facts: dict[Want, list[Any]]
@@ -469,7 +470,7 @@ class DueWorker:
             reason = where_raised(error)
             log.warning("call.failed", queue=self.queue, timer=call.row.name, document=call.id, error=reason)
         if call.pace is not None:
-            self._let_dry(call.pace, call.slot, call.whom)
+            self._shut_or_open(call.pace, call.slot, call.whom)
         self.wake.set()
 
     async def _call(self, call: _Begun, fresh: _Fresh) -> None:

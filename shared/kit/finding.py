@@ -30,13 +30,17 @@ _OTHERS = 60.0
 """Seconds after which a whole slot is searched for somebody unknown; who becomes due is met sooner."""
 _NEWCOMERS = 5000
 """At most so many documents that became due are looked at for somebody unknown."""
-_LATE = timedelta(seconds=2)
-"""A document may be stored so long after the time at which it says it is due, and is still met as a newcomer."""
+_LATE = timedelta(seconds=5)
+"""So long after its own due time by our clock a document may be stored, and is still met as a newcomer."""
 _UNKNOWN_ROOM = 10
 _STRANGE = 8
 """So many slots in which nobody was called yet are looked into in one pass."""
 _SEARCHING = 0.1
 """Seconds after which no more slots are searched for somebody unknown in one pass."""
+_ASKING = 1.0
+"""Seconds after which nobody else is looked for in one pass; the next one goes on behind."""
+_BESIDE = 500
+"""At most so many documents of somebody who may not be called are taken up at once, for their other timers."""
 
 Place = tuple[int, str]
 """A slot, and who is called in it; nobody in particular where that is told by no field."""
@@ -82,6 +86,8 @@ class Finder:
         """By slot, who is called by what is due in it, as far as is known, in the order in which they were met."""
         self._others_at: dict[int, float] = {}
         """By slot, when it is searched for somebody unknown."""
+        self._beside: dict[Place, tuple[float, datetime]] = {}
+        """By who may not be called: when other timers of his documents are looked for again, and from which time on."""
         self._met_until: datetime | None = None
         """Until when whoever became due is known, in every slot that was searched since."""
 
@@ -129,16 +135,23 @@ class Finder:
         self._idle = {place: until for place, until in self._idle.items() if place[0] in slots and until > now}
         self._known = {slot: known for slot, known in self._known.items() if slot in slots}
         self._others_at = {slot: at for slot, at in self._others_at.items() if slot in slots}
+        self._beside = {place: beside for place, beside in self._beside.items() if place[0] in slots}
 
     # -- what is due ----------------------------------------------------------------------------------------
 
     async def due(self, slots: Set[int]) -> dict[str, int]:
-        """The documents that are due in these slots and may be taken up, by id their slots, the longest due first.
+        """The documents that are due in these slots and may be taken up, by id their slots; at most some hundred.
 
         One look over all slots tells where there is work. Only when that look is full of documents that are not for us
         now, other workers' or such that call who may not be called, are our own slots asked one by one, each for its
         share, and those passed by.
         """
+        found = await self._free_to_be_called(slots)
+        if not self._calls_alone:
+            found += await self._with_other_timers(slots)
+        return {hint["_id"]: hint["slot"] for hint in found}
+
+    async def _free_to_be_called(self, slots: Set[int]) -> list[Found]:
         found: list[Found] = []
         if self._clock.monotonic() >= self._one_by_one_until:
             began = self._clock.now()
@@ -146,13 +159,34 @@ class Finder:
             hints = [hint for hint in hints if hint["slot"] in slots]
             found = self._as_may_be_called(self._free(hints))
             if len(found) >= _WORTH_IT or all_of_it:
-                return {hint["_id"]: hint["slot"] for hint in found}
+                return found
             self._one_by_one_until = self._clock.monotonic() + _ONE_BY_ONE
             if self._callee:
                 await self._meet_newcomers(slots, began)
         one_by_one = self._callee_by_callee if self._callee else self._slot_by_slot
         found += await one_by_one(sorted(slots))
-        return dict(list({hint["_id"]: hint["slot"] for hint in found}.items())[:BATCH])
+        return found[:BATCH]
+
+    async def _with_other_timers(self, slots: Set[int]) -> list[Found]:
+        """Some documents of those who may not be called, page by page, again and again.
+
+        Where not all that is due is a call, a deadline may stand behind any number of calls that wait.
+        """
+        now, upto = self._clock.monotonic(), self._clock.now()
+        found: list[Found] = []
+        for place in [place for place in self._shut if place[0] in slots]:
+            again, since = self._beside.get(place, (now, EPOCH))
+            if again > now or len(found) >= _BESIDE:
+                continue
+            where: dict[str, Any] = {"slot": place[0], self._time: {"$gte": since, "$lte": upto}}
+            if self._callee:
+                where[self._callee] = place[1]
+            hints = await self._store.find(self._collection, where, sort=self._time, limit=_BESIDE, fields=self._fields)
+            on = len(hints) == _BESIDE and hints[-1][self._time] > since
+            self._beside[place] = (now + _LOOK_PAST, hints[-1][self._time] if on else EPOCH)
+            flying = self._flying()
+            found += [hint for hint in hints if hint["_id"] not in flying]
+        return found
 
     async def _slot_by_slot(self, slots: Sequence[int]) -> list[Found]:
         """Each slot's share of what may be taken up, where nothing tells beforehand who is called."""
@@ -185,20 +219,23 @@ class Finder:
         room, in_slot = self._pacer.room(), Counter(self._flying().values())
         shares = {slot: self._share(slot, room, len(slots)) for slot in slots}
         found = await self._of_others(slots, shares)
-        for slot in self._in_turn(slots):
-            if len(found) >= BATCH:
+        began = self._clock.monotonic()
+        places = [(slot, whom) for slot in self._in_turn(slots) for whom in self._known.get(slot, ())]
+        for slot, whom in places:
+            if (slot, whom) in self._shut or (slot, whom) in self._idle:
+                continue
+            if len(found) >= BATCH or self._clock.monotonic() - began > _ASKING:
+                self._turn = slot
                 break
-            for whom in list(self._known.get(slot, ())):
-                if (slot, whom) in self._shut or (slot, whom) in self._idle:
-                    continue
-                where = {"slot": slot, str(self._callee): whom}
-                hints, all_of_it = await self._first((slot, whom), where, limit=shares[slot] + in_slot[slot])
-                new = self._free(hints)[: shares[slot]]
-                found.extend(new)
-                if not hints:
-                    del self._known[slot][whom]  # Until he is met again.
-                elif not new and all_of_it:
-                    self._idle[slot, whom] = self._clock.monotonic() + _LOOK_PAST
+            self._known[slot][whom] = self._known[slot].pop(whom)  # Behind all others of its slot, for the next time.
+            where = {"slot": slot, str(self._callee): whom}
+            hints, all_of_it = await self._first((slot, whom), where, limit=shares[slot] + in_slot[slot])
+            new = self._free(hints)[: shares[slot]]
+            found.extend(new)
+            if not hints:
+                del self._known[slot][whom]  # Until he is met again.
+            elif not new and all_of_it:
+                self._idle[slot, whom] = self._clock.monotonic() + _LOOK_PAST
         return found
 
     async def _of_others(self, slots: Sequence[int], shares: Mapping[int, int]) -> list[Found]:
@@ -213,8 +250,10 @@ class Finder:
             hints = await self._store.find(
                 self._collection, where, sort=self._time, limit=shares[slot], fields=self._fields
             )
-            if not hints:  # Else there may be one more.
+            if not hints:
                 self._others_at[slot] = self._clock.monotonic() + _OTHERS
+            elif all(self._whom(hint) is None for hint in hints):  # Nobody is named; else there may be one more.
+                self._others_at[slot] = self._clock.monotonic() + _LOOK_PAST
             self._meet(hints)
             found.extend(self._free(hints))
             self._turn = slot + 1
@@ -224,14 +263,15 @@ class Finder:
 
     async def _meet_newcomers(self, slots: Set[int], now: datetime) -> None:
         """Get to know who is called by what became due since the last time."""
-        since, self._met_until = self._met_until, now - _LATE
-        if since is None:
-            return  # Every slot is searched once anyway.
-        time = {self._time: {"$gte": since, "$lte": now}}
-        hints = await self._store.find(self._collection, time, sort=self._time, limit=_NEWCOMERS, fields=self._fields)
-        self._meet([hint for hint in hints if hint["slot"] in slots])
-        if len(hints) == _NEWCOMERS:
-            self._others_at.clear()  # Some were passed by: every slot is searched.
+        if self._met_until is not None:  # At first every slot is searched anyway.
+            time = {self._time: {"$gte": self._met_until, "$lte": now}}
+            hints = await self._store.find(
+                self._collection, time, sort=self._time, limit=_NEWCOMERS, fields=self._fields
+            )
+            self._meet([hint for hint in hints if hint["slot"] in slots])
+            if len(hints) == _NEWCOMERS:
+                self._others_at.clear()  # Some were passed by: every slot is searched.
+        self._met_until = now - _LATE
 
     def _meet(self, hints: Sequence[Found]) -> None:
         for hint in hints:

@@ -44,9 +44,9 @@ class Call:
     ``settle(document, outcome, facts, now)`` understands, ``Refused`` or ``Unanswered`` among them; an exception
     counts as Unanswered. ``idempotent`` says that the other side deduplicates on ``attempt.id``: a lost answer is
     then asked for again under the same id, with backoff, for as long as it takes; else the attempt is settled as
-    ``Unanswered`` and never repeated. ``inquiry`` says that the call only asks: whether one was begun whose answer is
-    not known makes no difference to anybody. ``concurrency`` bounds the calls in flight in one worker, ``pace`` how
-    fast each other side is called.
+    ``Unanswered`` and never repeated. ``inquiry`` says that the call only asks: one that was intended and
+    not made may be settled as ``Unanswered`` without harm. ``concurrency`` bounds the calls in flight in one worker,
+    ``pace`` how fast each other side is called.
     """
 
     name: str

@@ -103,7 +103,8 @@ class Leases:
         """Beat, take what is free up to an even share, hand over what is above it.
 
         Returns whether the beat landed; when another worker was first, the next call tries again. New slots are used
-        only after their documents carry the new epoch, so that nothing of an earlier owner lands after the first read.
+        only after their documents carry the new epoch, so that nothing of an earlier owner lands after the first read;
+        where this worker is ``claiming``, at once, and that holds for each document that it has claimed.
         """
         began = self._clock.monotonic()
         found = await self._store.load(COLLECTION, [self.queue])
@@ -141,6 +142,7 @@ class Leases:
         outcome = (await self._store.write(COLLECTION, [Write(self.queue, table["version"], change)]))[0]
         if outcome is not Outcome.WON:
             return False
+        self._until = began + self._lease  # Others have seen the beat from now on, whatever becomes of the stamping.
         self._held.update({slot: epochs[slot] for slot in taken})
         self._unstamped.update({slot: epochs[slot] for slot in taken})
         if self._unstamped:
@@ -148,7 +150,6 @@ class Leases:
             for slot in await self._store.stamp(self._collection, new, until, self._due_queue):
                 if self._unstamped.get(slot) == new[slot]:  # not given up meanwhile
                     del self._unstamped[slot]
-        self._until = began + self._lease
         return True
 
     async def claim(self, documents: Mapping[str, int]) -> None:
@@ -179,7 +180,9 @@ class Leases:
         if above <= 0:
             self._leaving.clear()
             return set()
-        by_quiet = sorted(mine, key=lambda slot: (slot not in self._leaving, self._busy(slot), slot))
+        by_quiet = sorted(
+            mine, key=lambda slot: (slot not in self._leaving, self._busy(slot), slot not in self._unstamped, slot)
+        )
         self._leaving = set(by_quiet[:above])
         return {slot for slot in self._leaving if not self._busy(slot)}
 

@@ -18,6 +18,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import PyMongoError
 
 from shared.kit.document import SLOTS
+from shared.kit.store import mongodb
 from shared.kit.store.mongodb import Driver, MongoStore
 from shared.kit.store.port import EPOCH, Conditions, Outcome, Store, StoreUnavailable, Unstorable, Write
 from shared.kit.testing.store_suite import AT, INDEXES, StoreSuite, event, fresh
@@ -56,6 +57,15 @@ def stages(plan: Mapping[str, Any]) -> Iterator[str]:
 QUERIES: Mapping[str, tuple[Conditions, str]] = {
     "the look over all that is due": ({"due": {"$gte": EPOCH, "$lte": AT}}, "due"),
     "what is due in one slot": ({"slot": 7, "due": {"$gte": EPOCH, "$lte": AT}}, "due"),
+    "what is due in one slot and calls one": (
+        {"slot": 7, "owner": "owner-1", "due": {"$gte": EPOCH, "$lte": AT}},
+        "due",
+    ),
+    "what in one slot calls others": (
+        {"slot": 7, "owner": {"$nin": ["owner-1", "owner-2"]}, "due": {"$gte": EPOCH, "$lte": AT}},
+        "due",
+    ),
+    "what became due since": ({"due": {"$gte": AT - timedelta(seconds=2), "$lte": AT}}, "due"),
     "the first that is due": ({"due": {"$gte": EPOCH}}, "due"),
     "the sweep of what is not sent": ({"unsent": {"$gte": EPOCH, "$lte": AT}}, "unsent"),
     "a route by a field": ({"owner": {"$in": ["owner-1", "owner-2"]}}, "_id"),
@@ -102,6 +112,26 @@ async def test_a_query_by_a_field_without_an_index_is_seen_to_read_everything(mo
     plan = await store.plan("thing", {"sequence": {"$gte": 1}}, sort="sequence", limit=10)
 
     assert "COLLSCAN" in set(stages(plan)), plan
+    await store.close()
+
+
+async def test_when_the_time_for_stamping_is_over_no_more_slots_are_begun(
+    mongodb_uri: str, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lease would be over, else, where many slots hold a few hundred due documents each."""
+    monkeypatch.setattr(mongodb, "_STAMPING", -1.0)
+    store = MongoStore(mongodb_uri, f"stamping-{uuid4().hex}", driver=driver)
+    await store.ensure("thing", INDEXES)
+    await store.write("thing", [fresh(f"{n:04d}", slot=n % 3, due=AT) for n in range(2400)])
+
+    left, steps = {0: 5, 1: 5, 2: 5}, 0
+    while left:
+        for slot in await store.stamp("thing", left, AT):
+            del left[slot]
+        steps += 1
+
+    assert steps == 3
+    assert {raw["epoch"] for raw in await store.find("thing", {}, limit=5000)} == {5}
     await store.close()
 
 

@@ -52,18 +52,18 @@ def events_apart_from_state() -> Any:
     """1: events are handed to the publisher alone, not kept in the document with the change."""
     right = Repository.stage
 
-    def stage(self: Repository, held: Any, epoch: int | None = None) -> Write | None:
-        write = right(self, held, epoch)
+    def stage(self: Repository, held: Any, epoch: int | None = None, queue: str = "") -> Write | None:
+        write = right(self, held, epoch, queue)
         if write is None or not write.push:
             return write
         kept = {name: value for name, value in write.set.items() if name != "unsent"}
-        return _Apart(write.id, write.expected, kept, write.push, write.epoch)
+        return _Apart(write.id, write.expected, kept, write.push, write.epoch, write.drop, write.queue)
 
     right_write = MemoryStore._write_one
 
     def write_one(self: MemoryStore, stored: Collection, write: Write) -> Any:
         if isinstance(write, _Apart):
-            write = Write(write.id, write.expected, write.set, (), write.epoch)
+            write = Write(write.id, write.expected, write.set, (), write.epoch, write.drop, write.queue)
         return right_write(self, stored, write)
 
     @contextmanager

@@ -280,7 +280,7 @@ class KafkaBus:
                 async for batch in self._to_the_end(consumer, await consumer.end_offsets(parts)):
                     yield batch
         finally:
-            await consumer.stop()
+            await desk.parted(consumer.stop())
 
     async def _to_the_end(self, consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> AsyncIterator[Batch]:
         clock = asyncio.get_running_loop().time

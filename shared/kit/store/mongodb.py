@@ -40,7 +40,7 @@ _STAMPING = 0.5
 """Seconds after which no more is stamped at once: much less than a lease."""
 _LITTLE = 2_000
 """So many documents are stamped by one update, where no more than these are due."""
-_PAGE = 500
+_PAGE = 1_000
 """So many are stamped by one update, where more are."""
 _MANY = 20_000
 """So many are looked up to be stamped: a server may read all that is due in a slot for each such look."""
@@ -261,6 +261,8 @@ class MongoStore:
         done = set[int]()
         end = asyncio.get_running_loop().time() + _STAMPING
         for slot, epoch in slots.items():
+            if done and asyncio.get_running_loop().time() >= end:
+                break
             left = {"slot": slot, **time, stamped: {"$lt": epoch}}
             if not await self._stamp_slot(collection, left, epoch, queue, end):
                 break
@@ -279,12 +281,13 @@ class MongoStore:
 
     async def _stamp_slot(self, collection: str, left: Conditions, epoch: int, queue: str, end: float) -> bool:
         """Raise the epoch of what is left of a slot, page by page, until a time; whether nothing is left."""
+        not_ahead = {epoch_field(queue): {"$lt": epoch}}
         while True:
             found = await self.find(collection, left, sort=due_field(queue), limit=_MANY, fields=())
             ids = [each["_id"] for each in found]
             for begin in range(0, len(ids), _PAGE):
                 page = ids[begin : begin + _PAGE]
-                await self._raise(collection, [({"_id": {"$in": page}}, epoch)], queue)
+                await self._raise(collection, [({"_id": {"$in": page}, **not_ahead}, epoch)], queue)
                 if asyncio.get_running_loop().time() >= end:  # Not before a page: else a long look would be all it did.
                     return begin + _PAGE >= len(ids) and len(ids) < _MANY
             if len(ids) < _MANY:

@@ -27,6 +27,7 @@ class Thing(Document):
 
     collection: ClassVar[str] = "thing"
     indexes: ClassVar[tuple[str, ...]] = ("owner",)
+    callees: ClassVar[dict[str, str]] = {"": "owner"}
 
 
 INDEXES = indexes_of(Thing)
@@ -516,6 +517,7 @@ class StoreSuite:
         assert await ids({"owner": "y"}) == ["b"]
         assert await ids({"owner": {"$in": ["y", "z"]}}) == ["b", "d"]
         assert await ids({"owner": {"$ne": "z"}, "_id": {"$gt": "a"}}) == ["b", "c"]
+        assert await ids({"owner": {"$nin": ["z", "y"]}}) == ["a", "c"]
         assert await ids({"due": {"$gte": EPOCH, "$lte": AT}}, sort="due") == ["b", "c"]
         assert await ids({"due": {"$gt": AT}}, sort="due") == ["a"]
         assert await ids({"due": {"$lt": AT}}) == ["b"]

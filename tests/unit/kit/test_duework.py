@@ -704,8 +704,16 @@ async def test_in_a_takeover_that_is_not_over_nothing_of_an_earlier_owner_lands_
     """More is due than was stamped: a document is claimed before it is read, and the zombie comes in between."""
     town = Town()
     town.server = MemoryStore(slots_at_once=0)
-    zombie, zombies_gates = await town.process("a", service(timer("ring", ring)))
-    heir, heirs_gates = await town.process("b", service(timer("ring", ring)))
+
+    def ringing(name: str) -> Service:
+        def ring(box: Box, due: Due, facts: Facts, now: datetime) -> Box:
+            box.letters.append(name)
+            return box
+
+        return service(timer("ring", ring))
+
+    zombie, zombies_gates = await town.process("a", ringing("zombie"))
+    heir, heirs_gates = await town.process("b", ringing("heir"))
     bench = bench_of(heir)
     await bench.put(due_box())
     await zombie.workers["box"].leases.renew()
@@ -731,8 +739,7 @@ async def test_in_a_takeover_that_is_not_over_nothing_of_an_earlier_owner_lands_
     heirs_gates.once("store.load", thaw)
     await heir.workers["box"].work()
 
-    found = await bench.get(Box, "box")
-    assert (found.version, len(found.letters)) == (2, 1), "the heir's write found the version that it had read"
+    assert (await bench.get(Box, "box")).letters == ["heir"]
 
 
 async def test_an_outcome_whose_slot_was_stamped_by_another_leaves_the_attempt_to_that_one() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import ClassVar, cast
@@ -9,15 +10,17 @@ from typing import ClassVar, cast
 import pytest
 
 from shared.kit.document import Document
-from shared.kit.finding import BATCH, Finder
+from shared.kit.finding import BATCH, HINT, Finder
 from shared.kit.pacing import Allowance, Pacer
-from shared.kit.store.port import Conditions, Found, Store
+from shared.kit.store.port import Conditions, Found, Store, StoreUnavailable
 from shared.kit.testing.memory_store import MemoryStore
 from shared.kit.testing.store_suite import fresh
 from tests.unit.kit.bench import START, FrozenClock
 
 SLOTS = frozenset({0, 1})
 BACKLOG = 3000
+FEW = HINT + 100
+"""As many as fill a look over all slots."""
 ENDLESS = Allowance(rate=1e6, burst=1e4, concurrency=1000)
 
 
@@ -34,13 +37,22 @@ class Errand(Document):
 class Reads:
     """A store that counts the documents which its looks return."""
 
-    def __init__(self, store: MemoryStore) -> None:
+    def __init__(self, store: MemoryStore, clock: FrozenClock) -> None:
         self.store = store
-        self.rows = 0
+        self.rows = self.looks = 0
+        self.takes = 0.0
+        """Seconds that a look takes."""
+        self.fails: set[int] = set()
+        """Which looks fail."""
+        self._clock = clock
 
     async def find(
         self, collection: str, conditions: Conditions, *, sort: str, limit: int, fields: Iterable[str]
     ) -> list[Found]:
+        self.looks += 1
+        self._clock.pass_(self.takes)
+        if self.looks in self.fails:
+            raise StoreUnavailable("nobody answers")
         found = await self.store.find(collection, conditions, sort=sort, limit=limit, fields=tuple(fields))
         self.rows += len(found)
         return found
@@ -52,7 +64,7 @@ class Search:
     def __init__(self, document: type[Document] = Question, *, calls_alone: bool = True) -> None:
         self.clock = FrozenClock(START)
         self.server = MemoryStore()
-        self.reads = Reads(self.server)
+        self.reads = Reads(self.server, self.clock)
         self.pacer = Pacer(self.clock.monotonic)
         self.flying: dict[str, int] = {}
         self.collection = document.collection
@@ -183,6 +195,77 @@ async def test_what_is_known_of_a_slot_that_is_not_ours_any_more_is_forgotten(se
 
     search.clock.pass_(0.6)
     assert await search.whom() | await search.whom() == {"slow", "quick"}, "a slot that comes back is new"
+
+
+async def test_a_look_for_newcomers_that_failed_is_made_up_for(search: Search) -> None:
+    await search.whom()
+    search.clock.pass_(0.6)
+    await search.whom()
+    search.clock.pass_(0.6)
+    await search.store("new", ago=0.1)
+    search.reads.fails = {search.reads.looks + 2}  # behind the look over all
+    with pytest.raises(StoreUnavailable):
+        await search.whom()
+    search.clock.pass_(0.6)
+
+    assert await search.whom() == {"new"}
+
+
+async def test_where_more_became_due_than_is_looked_at_every_slot_is_searched(search: Search) -> None:
+    assert await search.whom() == set()
+    search.clock.pass_(0.6)
+    await search.store("slow", 5000, ago=5.5, name="many")
+    await search.store("new", ago=0.1)
+
+    assert await search.whom() == {"new"}
+
+
+async def test_hundreds_who_were_known_cost_no_pass_more_than_about_a_second() -> None:
+    search = Search()
+    await search.store("slow", FEW, ago=600.0)
+    search.finder.shut((0, "slow"), 3600.0)
+    for number in range(300):
+        search.finder.shut((0, f"gone {number}"), 0.0)
+        search.finder.open((0, f"gone {number}"))
+    await search.store("quick")
+    search.reads.takes = 0.01
+    found: set[str] = set()
+    looks = []
+    for _ in range(5):
+        before = search.reads.looks
+        found |= await search.whom()
+        looks.append(search.reads.looks - before)
+
+    assert found == {"quick"}
+    assert max(looks) < 120
+    assert looks[-1] < 20, "who has nothing due is not known any more"
+
+
+async def test_where_not_all_can_be_begun_each_slot_has_its_turn() -> None:
+    """What was found stays due, as where all places for calls are taken."""
+    search = Search(calls_alone=False)
+    slots = frozenset(range(40))
+    await search.store("elsewhere", FEW, slot=99, ago=600.0)
+    for slot in slots:
+        await search.store(f"payer {slot}", 10, slot=slot)
+    seen: Counter[int] = Counter()
+    for _ in range(8):
+        search.finder.retain(slots)
+        seen.update(set((await search.finder.due(slots)).values()))
+
+    assert min(seen[slot] for slot in slots) >= 3, seen
+
+
+async def test_deadlines_are_reached_behind_any_number_of_calls_that_wait() -> None:
+    search = Search(calls_alone=False)
+    await search.store("paused", BACKLOG)
+    search.finder.shut((0, "paused"), 3600.0, paused=True)
+    reached: set[str] = set()
+    for _ in range(BACKLOG // 500 + 1):
+        reached |= set(await search.finder.due(SLOTS))
+        search.clock.pass_(2.1)
+
+    assert len(reached) == BACKLOG
 
 
 async def test_without_anybody_to_be_called_each_slot_has_its_share() -> None:

@@ -274,6 +274,18 @@ async def test_where_much_is_due_slots_are_stamped_one_after_another_and_none_is
     assert not second.taking_over
 
 
+async def test_a_beat_that_was_seen_holds_the_lease_whatever_becomes_of_the_stamping(workers: Workers) -> None:
+    """Else others would take its worker for alive, and it would do nothing."""
+    alone = workers.add("a")
+    workers.gates["a"].fail("store.stamp")
+
+    with pytest.raises(StoreUnavailable):
+        await alone.renew()
+
+    assert alone.holds()
+    assert alone.slots == {}
+
+
 async def test_what_is_claimed_is_stamped_where_its_slot_is_not_yet(workers: Workers) -> None:
     workers.server = MemoryStore(slots_at_once=100)
     await workers.server.ensure("box", INDEXES)
