@@ -28,8 +28,8 @@ _LOOK_PAST = 2.0
 """Seconds after which is looked again where nothing was to be done."""
 _OTHERS = 60.0
 """Seconds after which a whole slot is searched for somebody unknown; who becomes due is met sooner."""
-_NEWCOMERS = 5000
-"""At most so many documents that became due are looked at for somebody unknown."""
+_PAGE = 5000
+"""At most so many documents are looked at together for somebody unknown."""
 _LATE = timedelta(seconds=5)
 """So long after its own due time by our clock a document may be stored, and is still met as a newcomer."""
 _UNKNOWN_ROOM = 10
@@ -86,6 +86,8 @@ class Finder:
         """By slot, who is called by what is due in it, as far as is known, in the order in which they were met."""
         self._others_at: dict[int, float] = {}
         """By slot, when it is searched for somebody unknown."""
+        self._searched: dict[int, datetime] = {}
+        """By slot that is being searched, up to which time it was."""
         self._beside: dict[Place, tuple[float, datetime]] = {}
         """By who may not be called: when other timers of his documents are looked for again, and from which time on."""
         self._met_until: datetime | None = None
@@ -135,6 +137,7 @@ class Finder:
         self._idle = {place: until for place, until in self._idle.items() if place[0] in slots and until > now}
         self._known = {slot: known for slot, known in self._known.items() if slot in slots}
         self._others_at = {slot: at for slot, at in self._others_at.items() if slot in slots}
+        self._searched = {slot: upto for slot, upto in self._searched.items() if slot in slots}
         self._beside = {place: beside for place, beside in self._beside.items() if place[0] in slots}
 
     # -- what is due ----------------------------------------------------------------------------------------
@@ -241,21 +244,19 @@ class Finder:
     async def _of_others(self, slots: Sequence[int], shares: Mapping[int, int]) -> list[Found]:
         """What is due and calls somebody unknown, of slots that were not searched for long; he is known from now on."""
         found: list[Found] = []
-        began = self._clock.monotonic()
+        began, upto = self._clock.monotonic(), self._clock.now()
         for slot in self._in_turn([slot for slot in slots if self._others_at.get(slot, began) <= began]):
-            known = self._known.setdefault(slot, {})
-            where: dict[str, Any] = {"slot": slot, self._time: {"$gte": EPOCH, "$lte": self._clock.now()}}
-            if known:
-                where[str(self._callee)] = {"$nin": sorted(known)}
-            hints = await self._store.find(
-                self._collection, where, sort=self._time, limit=shares[slot], fields=self._fields
-            )
-            if not hints:
-                self._others_at[slot] = self._clock.monotonic() + _OTHERS
-            elif all(self._whom(hint) is None for hint in hints):  # Nobody is named; else there may be one more.
-                self._others_at[slot] = self._clock.monotonic() + _LOOK_PAST
+            since = self._searched.pop(slot, EPOCH)
+            where = {"slot": slot, self._time: {"$gte": since, "$lte": upto}}
+            hints = await self._store.find(self._collection, where, sort=self._time, limit=_PAGE, fields=self._fields)
+            known = set(self._known.get(slot, ()))
+            found += self._free([hint for hint in hints if self._whom(hint) not in known])[: shares[slot]]
             self._meet(hints)
-            found.extend(self._free(hints))
+            if len(hints) == _PAGE and hints[-1][self._time] > since:
+                self._searched[slot] = hints[-1][self._time]
+            else:
+                nameless = any(self._whom(hint) is None for hint in hints)
+                self._others_at[slot] = self._clock.monotonic() + (_LOOK_PAST if nameless else _OTHERS)
             self._turn = slot + 1
             if len(found) >= BATCH or self._clock.monotonic() - began > _SEARCHING:
                 break
@@ -265,11 +266,9 @@ class Finder:
         """Get to know who is called by what became due since the last time."""
         if self._met_until is not None:  # At first every slot is searched anyway.
             time = {self._time: {"$gte": self._met_until, "$lte": now}}
-            hints = await self._store.find(
-                self._collection, time, sort=self._time, limit=_NEWCOMERS, fields=self._fields
-            )
+            hints = await self._store.find(self._collection, time, sort=self._time, limit=_PAGE, fields=self._fields)
             self._meet([hint for hint in hints if hint["slot"] in slots])
-            if len(hints) == _NEWCOMERS:
+            if len(hints) == _PAGE:
                 self._others_at.clear()  # Some were passed by: every slot is searched.
         self._met_until = now - _LATE
 

@@ -61,10 +61,6 @@ QUERIES: Mapping[str, tuple[Conditions, str]] = {
         {"slot": 7, "owner": "owner-1", "due": {"$gte": EPOCH, "$lte": AT}},
         "due",
     ),
-    "what in one slot calls others": (
-        {"slot": 7, "owner": {"$nin": ["owner-1", "owner-2"]}, "due": {"$gte": EPOCH, "$lte": AT}},
-        "due",
-    ),
     "what became due since": ({"due": {"$gte": AT - timedelta(seconds=2), "$lte": AT}}, "due"),
     "the first that is due": ({"due": {"$gte": EPOCH}}, "due"),
     "the sweep of what is not sent": ({"unsent": {"$gte": EPOCH, "$lte": AT}}, "unsent"),

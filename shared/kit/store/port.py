@@ -12,7 +12,7 @@ Found = dict[str, Any]
 """A stored document as the store gives it back: plain values, ``_id`` among them."""
 
 Conditions = Mapping[str, Any]
-"""A MongoDB filter of top-level fields: equality, $in, $nin, $ne, $gt, $gte, $lt, $lte and $exists."""
+"""A MongoDB filter of top-level fields: equality, $in, $ne, $gt, $gte, $lt, $lte and $exists."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """The lower bound that every range over a time has: without it plans read the whole index (measured)."""

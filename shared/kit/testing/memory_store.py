@@ -235,7 +235,6 @@ class MemoryStore:
 _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "$in": lambda value, wanted: any(w in value if isinstance(value, list) else w == value for w in wanted),
     "$ne": lambda value, wanted: bool(value != wanted),
-    "$nin": lambda value, wanted: not any(w in value if isinstance(value, list) else w == value for w in wanted),
     "$gt": lambda value, wanted: value is not None and value > wanted,
     "$gte": lambda value, wanted: value is not None and value >= wanted,
     "$lt": lambda value, wanted: value is not None and value < wanted,

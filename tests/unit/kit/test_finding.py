@@ -217,7 +217,7 @@ async def test_where_more_became_due_than_is_looked_at_every_slot_is_searched(se
     await search.store("slow", 5000, ago=5.5, name="many")
     await search.store("new", ago=0.1)
 
-    assert await search.whom() == {"new"}
+    assert await search.whom() | await search.whom() == {"new"}, "behind a page of others"
 
 
 async def test_hundreds_who_were_known_cost_no_pass_more_than_about_a_second() -> None:
