@@ -26,9 +26,9 @@ _ONE_BY_ONE = 0.5
 """Seconds in which, after a look over all slots in vain, each slot is looked into by itself."""
 _LOOK_PAST = 2.0
 """Seconds after which is looked again where nothing was to be done."""
-_OTHERS = 60.0
+_OTHERS = 300.0
 """Seconds after which a whole slot is searched for somebody unknown; who becomes due is met sooner."""
-_PAGE = 5000
+_PAGE = 2000
 """At most so many documents are looked at together for somebody unknown."""
 _LATE = timedelta(seconds=5)
 """So long after its own due time by our clock a document may be stored, and is still met as a newcomer."""

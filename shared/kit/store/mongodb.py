@@ -36,15 +36,15 @@ from shared.kit.store.port import (
 
 _DUPLICATE_KEY = 11000
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
-_STAMPING = 0.5
+_STAMPING = 0.25
 """Seconds after which no more is stamped at once: much less than a lease."""
 _LITTLE = 2_000
 """So many documents are stamped by one update, where no more than these are due."""
-_PAGE = 1_000
-"""So many are stamped by one update, where more are."""
+_PAGE = 500
+"""So many are stamped by one update, where more are, and at least twice as many for a look."""
 _MANY = 20_000
 """So many are looked up to be stamped: a server may read all that is due in a slot for each such look."""
-_MUCH_FOR = 60.0
+_MUCH_FOR = 300.0
 """Seconds for which it is taken as known that much is due."""
 
 _JOURNALED = WriteConcern(w="majority", j=True)
@@ -288,7 +288,8 @@ class MongoStore:
             for begin in range(0, len(ids), _PAGE):
                 page = ids[begin : begin + _PAGE]
                 await self._raise(collection, [({"_id": {"$in": page}, **not_ahead}, epoch)], queue)
-                if asyncio.get_running_loop().time() >= end:  # Not before a page: else a long look would be all it did.
+                over = asyncio.get_running_loop().time() >= end
+                if over and begin >= _PAGE:  # Not before two pages: a long look would be nearly all it did.
                     return begin + _PAGE >= len(ids) and len(ids) < _MANY
             if len(ids) < _MANY:
                 return True
