@@ -89,7 +89,8 @@ class Finder:
         self._searched: dict[int, datetime] = {}
         """By slot that is being searched, up to which time it was."""
         self._beside: dict[Place, tuple[float, datetime]] = {}
-        """By who may not be called: when other timers of his documents are looked for again, and from which time on."""
+        """By who may not be called: when other timers of his documents were looked for, and up to which time."""
+        self._beside_at = float("-inf")
         self._met_until: datetime | None = None
         """Until when whoever became due is known, in every slot that was searched since."""
 
@@ -173,20 +174,26 @@ class Finder:
     async def _with_other_timers(self, slots: Set[int]) -> list[Found]:
         """Some documents of those who may not be called, page by page, again and again.
 
-        Where not all that is due is a call, a deadline may stand behind any number of calls that wait.
+        Where not all that is due is a call, a deadline may stand behind any number of calls that wait. That is for now
+        and then: most of these documents have nothing but such a call.
         """
         now, upto = self._clock.monotonic(), self._clock.now()
+        if now < self._beside_at:
+            return []
         found: list[Found] = []
-        for place in [place for place in self._shut if place[0] in slots]:
-            again, since = self._beside.get(place, (now, EPOCH))
-            if again > now or len(found) >= _BESIDE:
-                continue
+        unseen = (float("-inf"), EPOCH)
+        places = [place for place in self._shut if place[0] in slots]
+        for place in sorted(places, key=lambda place: self._beside.get(place, unseen)[0]):
+            if len(found) >= _BESIDE:
+                break
+            self._beside_at = now + _LOOK_PAST
+            _, since = self._beside.get(place, unseen)
             where: dict[str, Any] = {"slot": place[0], self._time: {"$gte": since, "$lte": upto}}
             if self._callee:
                 where[self._callee] = place[1]
             hints = await self._store.find(self._collection, where, sort=self._time, limit=_BESIDE, fields=self._fields)
             on = len(hints) == _BESIDE and hints[-1][self._time] > since
-            self._beside[place] = (now + _LOOK_PAST, hints[-1][self._time] if on else EPOCH)
+            self._beside[place] = (now, hints[-1][self._time] if on else EPOCH)
             flying = self._flying()
             found += [hint for hint in hints if hint["_id"] not in flying]
         return found

@@ -268,6 +268,20 @@ async def test_deadlines_are_reached_behind_any_number_of_calls_that_wait() -> N
     assert len(reached) == BACKLOG
 
 
+async def test_whoever_else_waits_is_looked_at_for_his_deadlines_now_and_then_and_each_in_turn() -> None:
+    search = Search(calls_alone=False)
+    for name in ("one", "another"):
+        await search.store(name, 600)
+        search.finder.shut((0, name), 3600.0, paused=True)
+
+    first = set(await search.finder.due(SLOTS))
+    assert not await search.finder.due(SLOTS), "not at every pass: most of it only waits"
+    search.clock.pass_(2.1)
+    second = set(await search.finder.due(SLOTS))
+
+    assert {id.partition("-")[0] for id in first} | {id.partition("-")[0] for id in second} == {"one", "another"}
+
+
 async def test_without_anybody_to_be_called_each_slot_has_its_share() -> None:
     search = Search(Errand, calls_alone=False)
     await search.store("theirs", BACKLOG, slot=7, ago=600.0)
