@@ -116,6 +116,11 @@ class Parking:
         found = await self._repository.store.load(Parked.collection, list(by_id))
         return {by_id[raw["_id"]] for raw in found if raw["state"] != ParkedState.CLEAR}
 
+    async def any(self) -> bool:
+        """Whether events wait under any key of any group."""
+        asked = {"state": {"$in": _WAITING}, "timer": None}
+        return bool(await self._repository.store.find(Parked.collection, asked, limit=1, fields=("state",)))
+
     async def append(self, group: str, key: str, records: Sequence[tuple[Record, str]]) -> None:
         """Add records behind those that wait; a record that is there already is not added again.
 

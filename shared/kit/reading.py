@@ -17,6 +17,9 @@ from shared.kit.parking import WAITS, Parking, parking_key, shown_key
 from shared.kit.store.repository import NewerShape, Repository
 from shared.kit.telemetry import Telemetry, log
 
+_FREE_FOR = 1.0
+"""Seconds for which it is taken as known that nothing waits under any key."""
+
 Poisoned = list[tuple[Record, str]]
 """Records that cannot be applied, and those held back behind them, each with its reason; in order under each key."""
 
@@ -30,6 +33,11 @@ class Reader(ABC):
         self.group = group
         self._told = {metrics.SYSTEM: "kafka", metrics.OPERATION: "process", metrics.GROUP: group}
         self.in_work = 0
+        self._next: dict[tuple[str, int], int] = {}
+        """The offset behind the last record that was taken in, by topic and partition."""
+        self._asked_at = float("-inf")
+        self._free = False
+        """Whether nothing waited under any key when that was asked last, and this process has parked nothing since."""
         self._repository = repository
         self._parking = parking
         self._telemetry = telemetry
@@ -51,6 +59,7 @@ class Reader(ABC):
         failed: dict[str, str] = {}
         try:
             await self._handle(batch)
+            self._next |= {(record.topic, record.partition): record.offset + 1 for record in batch}
         except Exception as error:
             failed = {metrics.ERROR: type(error).__name__}
             if isinstance(error, NewerShape):
@@ -80,13 +89,35 @@ class Reader(ABC):
             return item.reason
         return next((reason for _, reason in await self.apply([item])), None)
 
+    async def _waiting(self, keys: set[str]) -> set[str]:
+        """Which of these keys have events waiting; not asked of each batch while nothing waits at all.
+
+        What another process parks of a topic that only it reads may hold back a key here ``_FREE_FOR`` seconds late:
+        topics have no order among each other.
+        """
+        now = self._repository.clock.monotonic()
+        if now - self._asked_at >= _FREE_FOR:
+            self._free = not await self._parking.any()
+            self._asked_at = now
+        return set() if self._free else await self._parking.parked(self.group, keys)
+
+    def _goes_on(self, batch: Sequence[Record]) -> bool:
+        """Whether each partition goes on from the record that this process took in last: else somebody may have read
+        meanwhile, and parked what he then passed."""
+        first: dict[tuple[str, int], int] = {}
+        for record in batch:
+            first.setdefault((record.topic, record.partition), record.offset)
+        return all(self._next.get(place) == offset for place, offset in first.items())
+
     async def _handle(self, batch: Sequence[Record]) -> None:
+        if not self._goes_on(batch):
+            self._asked_at = float("-inf")
         items = [item for record in batch if not isinstance(item := read(record, self._wanted), Unwanted)]
         if not items:
             return
         for topic, count in Counter(item.record.topic for item in items).items():
             self._telemetry.consumed.add(count, {**self._told, metrics.OPERATION: "poll", metrics.DESTINATION: topic})
-        parked = await self._parking.parked(self.group, {parking_key(item.record) for item in items})
+        parked = await self._waiting({parking_key(item.record) for item in items})
         aside: dict[str, Poisoned] = {}
         wanted: list[Received] = []
         for item in items:
@@ -108,6 +139,7 @@ class Reader(ABC):
         for key, records in poisoned.items():
             aside.setdefault(key, [])[:0] = records  # What was to be applied stood before what was set aside unread.
         for key, records in aside.items():
+            self._free = False
             await self._parking.append(self.group, key, records)
             self._telemetry.parked.add(len(records), {metrics.GROUP: self.group})
             log.warning("key.parked", group=self.group, key=shown_key(key), events=len(records), reason=records[0][1])

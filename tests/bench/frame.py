@@ -131,8 +131,8 @@ class Ground:
 
     @property
     def runs(self) -> int:
-        """How often a figure is measured after the warm-up: five times, or twice in a quick run."""
-        return 2 if self.quick else 5
+        """How often a figure is measured after the warm-up: five times, or once in a quick run."""
+        return 1 if self.quick else 5
 
     @contextmanager
     def stack(self, *only: str, environment: Mapping[str, str] | None = None) -> Iterator[Stack]:

@@ -25,6 +25,7 @@ from shared.kit.chassis import Chassis
 from shared.kit.clock import FrozenClock
 from shared.kit.document import SLOTS
 from shared.kit.duework import DueWorker
+from shared.kit.engine import Reactor
 from shared.kit.service import Service
 from shared.kit.settings import KitSettings
 from shared.kit.store.port import StoreUnavailable
@@ -142,6 +143,8 @@ class World:
         self.doubled = frozenset(self.random.sample(sorted(self.declared), min(2, len(self.declared))))
         """Services of which two processes run, at odds with each other."""
         at_once = (SLOTS, 100, 5)[seed % 3]
+        self.apart = (100, 2)[seed // 3 % 2]
+        """How many events make a batch that is applied in two parts."""
         self.stores: dict[str, MemoryStore] = {each.name: MemoryStore(slots_at_once=at_once) for each in services}
         self.processes: list[Process] = []
         self.hosts: dict[str, httpx.AsyncBaseTransport] = {}
@@ -191,6 +194,8 @@ class World:
         declared.serve(chassis.app)
         await chassis.prepare()
         for reader in chassis.readers:
+            if isinstance(reader, Reactor):
+                reader.apart = self.apart
             bus.subscribe(reader.group, reader.topics, reader.handle)
         await bus.start()
         process = Process(declared.name, number, chassis, bus)

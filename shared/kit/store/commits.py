@@ -24,7 +24,7 @@ from pymongo.write_concern import WriteConcern
 Update = tuple[dict[str, Any], Mapping[str, Any]]
 """What an update matches, one document by ``_id`` and more, and what it changes."""
 
-_WORTH_IT = 4
+WORTH_IT = 4
 """Fewer updates are as fast by themselves as with the round trip of a commit."""
 
 _TRIES = 8
@@ -61,7 +61,7 @@ class OneCommit:
         None where nothing was done: it is not for here, or somebody else changed one of the documents meanwhile.
         Raises PyMongoError where the server does not answer: what was asked may or may not have happened.
         """
-        if not self._possible or len(updates) < _WORTH_IT or not await self._is_wanted():
+        if not self._possible or len(updates) < WORTH_IT or not await self._is_wanted():
             return None
         # In one order everywhere: two bulks that each wait for a document of the other's would wait for ever.
         ordered = sorted(updates, key=lambda update: str(update[0]["_id"]))

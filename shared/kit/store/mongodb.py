@@ -20,7 +20,7 @@ from pymongo.errors import BulkWriteError, PyMongoError
 from pymongo.write_concern import WriteConcern
 
 from shared.kit.document import due_field, epoch_field
-from shared.kit.store.commits import OneCommit, Update
+from shared.kit.store.commits import WORTH_IT, OneCommit, Update
 from shared.kit.store.port import (
     EPOCH,
     MAX_DOCUMENT_BYTES,
@@ -210,15 +210,8 @@ class MongoStore:
         """
         if not published:
             return
-        at: dict[int, list[str]] = {}
-        for id, upto in published:
-            at.setdefault(upto, []).append(id)
-        whole = [
-            UpdateMany({"_id": {"$in": ids}, "sequence": upto}, {"$set": {"outbox": []}, "$unset": {"unsent": ""}})
-            for upto, ids in at.items()
-        ]
         async with _answering():
-            if await self._many(collection, whole, _TAKEN) == len(published):
+            if await self._emptied(collection, published) == len(published):
                 return
             upto_of = dict(published)
             wanted = {"_id": {"$in": list(upto_of)}}
@@ -231,6 +224,19 @@ class MongoStore:
             if pulls and await self._one_commit.lands(self._collection(collection), pulls) is None:
                 taken = self._collection(collection).with_options(write_concern=_TAKEN)
                 await taken.bulk_write([UpdateOne(*pull) for pull in pulls], ordered=False)
+
+    async def _emptied(self, collection: str, published: Sequence[tuple[str, int]]) -> int:
+        """Empty the outboxes of the documents that have recorded nothing since; how many these are."""
+        empty = {"$set": {"outbox": []}, "$unset": {"unsent": ""}}
+        if len(published) < WORTH_IT:
+            taken = self._collection(collection).with_options(write_concern=_TAKEN)
+            each = [UpdateOne({"_id": id, "sequence": upto}, empty) for id, upto in published]
+            return int((await taken.bulk_write(each, ordered=False)).matched_count)
+        at: dict[int, list[str]] = {}
+        for id, upto in published:
+            at.setdefault(upto, []).append(id)
+        whole = [UpdateMany({"_id": {"$in": ids}, "sequence": upto}, empty) for upto, ids in at.items()]
+        return await self._many(collection, whole, _TAKEN)
 
     async def _many(self, collection: str, updates: Sequence[UpdateMany], concern: WriteConcern) -> int:
         """Do these updates of many documents; how many they found."""
