@@ -260,19 +260,19 @@ async def measure(ground: Ground) -> Outcome:
 
 
 def _seconds(rate: int, ground: Ground) -> float:
-    return min(SECONDS, (MOST / 8 if ground.quick else MOST) / rate)
+    return min(SECONDS, (MOST / 16 if ground.quick else MOST) / rate)
 
 
 async def _highest(ground: Ground, world: World) -> float | None:
-    """The highest rate held for a minute (ten seconds in a quick run), or None where none of those tried is.
+    """The highest rate held for a minute (five seconds in a quick run), or None where none of those tried is.
 
     First what the services take in when they have more than enough to do, then ever less.
     """
     flood = await world.load(max(RATES), _seconds(max(RATES), ground))
     first, last = min(j.due for j in flood.journeys), max(j.booked for j in flood.journeys)
     rate = len(flood.journeys) / (last - first)
-    for _ in range(2 if ground.quick else 8):
-        run = await world.load(rate, 10.0 if ground.quick else 60.0)
+    for _ in range(1 if ground.quick else 8):
+        run = await world.load(rate, 5.0 if ground.quick else 60.0)
         ground.say(f"{rate:.0f}/s: {'held' if run.held else 'not held'}, p99 {run.quantile(0.99, _accepted):.2f} s")
         if run.held:
             return rate

@@ -184,7 +184,7 @@ async def _rate(course: Course, process: Child, warm: int, seconds: float) -> tu
 
 async def measure(ground: Ground) -> Outcome:
     """Both, on one store."""
-    count, seconds = (20_000, 6.0) if ground.quick else (200_000, 20.0)
+    count, seconds = (10_000, 6.0) if ground.quick else (200_000, 20.0)
     limited = payers(0.5 if ground.quick else 1.0)
     free = boundless(limited)
     ours: list[float] = []

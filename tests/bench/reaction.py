@@ -188,7 +188,7 @@ class Course:
 
 async def measure(ground: Ground) -> Outcome:
     """Every side in turn, again and again: ours, the floor, ours with all traces, the straightforward one."""
-    count = 1_500 if ground.quick else 20_000
+    count = 1_000 if ground.quick else 20_000
     found = {side.name: Found() for side in SIDES}
     with ground.stack("broker", "store") as stack:
         async with _course(stack) as course, collector() as spans:

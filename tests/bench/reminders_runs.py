@@ -12,7 +12,7 @@ from tests.bench.reminders_gateway import Gateway, Taken
 from tests.bench.reminders_processes import at, cpu_seconds, memory_mib, passed
 from tests.bench.reminders_sides import Reminder, Side, herd, stream
 
-_SOONEST = 4.0
+_SOONEST = 2.5
 """Seconds that a run is given to be scheduled in, at the least."""
 
 _ROOM = timedelta(seconds=1)
