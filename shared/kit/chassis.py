@@ -267,7 +267,13 @@ class Chassis:
     async def start(self) -> None:
         """Begin to work, in the background."""
         for reader in self.readers:
-            self.bus.subscribe(reader.group, reader.topics, reader.handle, max_records=self.settings.batch_records)
+            self.bus.subscribe(
+                reader.group,
+                reader.topics,
+                reader.handle,
+                max_records=self.settings.batch_records,
+                reassigned=reader.reassigned,
+            )
         self._apply_pauses()
         await self.bus.start()
         self._publishing = asyncio.ensure_future(self.publisher.run(self._closing))

@@ -19,7 +19,7 @@ from shared.kit.decisions import Due, Facts
 from shared.kit.document import Attempt, Document, Part, derived_id
 from shared.kit.errors import Conflict, NotFound
 from shared.kit.jobs import Jobs, call
-from shared.kit.store.port import Found, Outcome, Store, Unstorable
+from shared.kit.store.port import Conditions, Found, Outcome, Store, Unstorable
 from shared.kit.store.repository import Repository
 
 
@@ -68,6 +68,7 @@ class Parked(Document):
 
     collection: ClassVar[str] = "parked"
     indexes: ClassVar[tuple[str, ...]] = ("group", "state")
+    listings = (("group", "state"),)
     transitions: ClassVar = {
         ParkedState.PARKED: frozenset({ParkedState.REPLAYING, ParkedState.CLEAR}),
         ParkedState.REPLAYING: frozenset({ParkedState.PARKED, ParkedState.CLEAR}),
@@ -116,10 +117,10 @@ class Parking:
         found = await self._repository.store.load(Parked.collection, list(by_id))
         return {by_id[raw["_id"]] for raw in found if raw["state"] != ParkedState.CLEAR}
 
-    async def any(self) -> bool:
-        """Whether events wait under any key of any group."""
-        asked = {"state": {"$in": _WAITING}, "timer": None}
-        return bool(await self._repository.store.find(Parked.collection, asked, limit=1, fields=("state",)))
+    async def any(self, group: str) -> bool:
+        """Whether events wait under any key of a group."""
+        store = self._repository.store
+        return bool(await store.find(Parked.collection, waiting_in(group), limit=1, fields=("state",)))
 
     async def append(self, group: str, key: str, records: Sequence[tuple[Record, str]]) -> None:
         """Add records behind those that wait; a record that is there already is not added again.
@@ -244,6 +245,11 @@ class Which:
         """Whether this stored key is meant."""
         told = summary(raw)
         return (self.reason is None or self.reason in (told["reason"] or "")) and self.type in (None, told["type"])
+
+
+def waiting_in(group: str) -> Conditions:
+    """What events that wait under a key of a group are found by."""
+    return {"group": group, "state": {"$in": _WAITING}}
 
 
 async def waiting(store: Store, which: Which, limit: int) -> list[Found]:

@@ -33,9 +33,8 @@ class Reader(ABC):
         self.group = group
         self._told = {metrics.SYSTEM: "kafka", metrics.OPERATION: "process", metrics.GROUP: group}
         self.in_work = 0
-        self._next: dict[tuple[str, int], int] = {}
-        """The offset behind the last record that was taken in, by topic and partition."""
         self._asked_at = float("-inf")
+        self._assignment = 0
         self._free = False
         """Whether nothing waited under any key when that was asked last, and this process has parked nothing since."""
         self._repository = repository
@@ -59,7 +58,6 @@ class Reader(ABC):
         failed: dict[str, str] = {}
         try:
             await self._handle(batch)
-            self._next |= {(record.topic, record.partition): record.offset + 1 for record in batch}
         except Exception as error:
             failed = {metrics.ERROR: type(error).__name__}
             if isinstance(error, NewerShape):
@@ -89,6 +87,11 @@ class Reader(ABC):
             return item.reason
         return next((reason for _, reason in await self.apply([item])), None)
 
+    def reassigned(self) -> None:
+        """Others may have read, and parked, what this process is handed from now on."""
+        self._assignment += 1
+        self._asked_at = float("-inf")
+
     async def _waiting(self, keys: set[str]) -> set[str]:
         """Which of these keys have events waiting; not asked of each batch while nothing waits at all.
 
@@ -97,21 +100,13 @@ class Reader(ABC):
         """
         now = self._repository.clock.monotonic()
         if now - self._asked_at >= _FREE_FOR:
-            self._free = not await self._parking.any()
-            self._asked_at = now
+            assignment = self._assignment
+            self._free = not await self._parking.any(self.group)
+            if assignment == self._assignment:
+                self._asked_at = now
         return set() if self._free else await self._parking.parked(self.group, keys)
 
-    def _goes_on(self, batch: Sequence[Record]) -> bool:
-        """Whether each partition goes on from the record that this process took in last: else somebody may have read
-        meanwhile, and parked what he then passed."""
-        first: dict[tuple[str, int], int] = {}
-        for record in batch:
-            first.setdefault((record.topic, record.partition), record.offset)
-        return all(self._next.get(place) == offset for place, offset in first.items())
-
     async def _handle(self, batch: Sequence[Record]) -> None:
-        if not self._goes_on(batch):
-            self._asked_at = float("-inf")
         items = [item for record in batch if not isinstance(item := read(record, self._wanted), Unwanted)]
         if not items:
             return

@@ -1,4 +1,4 @@
-"""The listings of prior authorization go by an index on a real store: what breaches first, worklists, FHIR searches."""
+"""What is asked often goes by an index on a real store: prior authorization's listings, whether anything is parked."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from services.prior_authorization.listing import LOOKS
 from services.prior_authorization.model import Authorization
 from shared.kit.document import SLOTS
+from shared.kit.parking import Parked, waiting_in
 from shared.kit.store.mongodb import MongoStore
 from shared.kit.store.port import EPOCH, Conditions, Outcome
 from shared.kit.store.repository import indexes_of
@@ -72,4 +73,18 @@ async def test_every_listing_of_authorizations_goes_by_an_index(mongodb_uri: str
     keys = [(raw[sort], raw["_id"]) for raw in found]
     assert keys, "a listing that finds nothing shows nothing"
     assert keys == sorted(keys)
+    await store.close()
+
+
+async def test_whether_anything_waits_in_a_group_goes_by_an_index(mongodb_uri: str) -> None:
+    store = MongoStore(mongodb_uri, f"plans-{uuid4().hex}")
+    await store.ensure(Parked.collection, indexes_of(Parked))
+    groups = {"toy.box": "clear", "timer:box:open": "parked"}
+    writes = [fresh(f"{group}-{n}", group=group, state=state) for group, state in groups.items() for n in range(300)]
+    assert set(await store.write(Parked.collection, writes)) == {Outcome.WON}
+
+    plan = await store.plan(Parked.collection, waiting_in("toy.box"), sort="_id", limit=1)
+
+    assert "COLLSCAN" not in set(stages(plan)), plan
+    assert {"group", "state"} <= set(str(plan)[str(plan).index("keyPattern") :].replace("'", " ").split()), plan
     await store.close()

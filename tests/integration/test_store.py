@@ -185,7 +185,7 @@ async def test_a_process_frozen_in_the_middle_of_a_bulk_holds_its_documents_for_
 
 
 @pytest.mark.native
-@pytest.mark.parametrize("update", ["sent", "stamp"])
+@pytest.mark.parametrize("update", ["sent", "one sent", "stamp"])
 async def test_an_update_of_many_documents_keeps_no_transaction_from_its_next_write(
     beside: Beside, update: str
 ) -> None:
@@ -200,6 +200,8 @@ async def test_an_update_of_many_documents_keeps_no_transaction_from_its_next_wr
             with suppress(StoreUnavailable):  # refused as long as the transaction stands
                 if update == "sent":
                     await store.sent("thing", [(id, 1) for id in ids])
+                elif update == "one sent":
+                    await store.sent("thing", [(ids[0], 1)])
                 else:
                     await store.stamp("thing", {0: 1}, AT)
 
@@ -233,6 +235,9 @@ async def test_two_processes_that_change_and_empty_the_same_documents_never_wait
                 await other.sent("thing", [(id, 1) for id in reversed(ids)])
             with suppress(StoreUnavailable):
                 await other.stamp("thing", {0: 1}, AT)
+            for id in reversed(ids):
+                with suppress(StoreUnavailable):
+                    await other.sent("thing", [(id, 1)])
 
     async def on() -> None:
         for version in range(1, 11):

@@ -203,7 +203,7 @@ class Process:
     def reactor(self, table: Reactions) -> Reactor:
         """One of the service's consumer groups, read by this process once its bus has started."""
         reactor = Reactor(SERVICE, table, self.repository, self.parking, self.telemetry)
-        self.bus.subscribe(reactor.group, table.topics, reactor.handle)
+        self.bus.subscribe(reactor.group, table.topics, reactor.handle, reassigned=reactor.reassigned)
         self._parts.append(reactor)
         return reactor
 

@@ -196,7 +196,7 @@ class World:
         for reader in chassis.readers:
             if isinstance(reader, Reactor):
                 reader.apart = self.apart
-            bus.subscribe(reader.group, reader.topics, reader.handle)
+            bus.subscribe(reader.group, reader.topics, reader.handle, reassigned=reader.reassigned)
         await bus.start()
         process = Process(declared.name, number, chassis, bus)
         holder.append(process)

@@ -37,8 +37,10 @@ from shared.kit.bus.port import (
     Positions,
     PublishFailed,
     ReadFailed,
+    Reassigned,
     Record,
     Topic,
+    nobody,
 )
 from shared.kit.bus.security import Access
 from shared.kit.bus.watching import Unread, Watch, cut
@@ -222,9 +224,18 @@ class KafkaBus:
             raise
         self._telemetry.operations.record(now() - began, told)
 
-    def subscribe(self, group: str, topics: Sequence[str], handler: Handler, *, max_records: int = 500) -> None:
+    def subscribe(
+        self,
+        group: str,
+        topics: Sequence[str],
+        handler: Handler,
+        *,
+        max_records: int = 500,
+        reassigned: Reassigned = nobody,
+    ) -> None:
         """Have a consumer group read topics from their beginning."""
         subscription = _Subscription(group, tuple(topics), handler, max_records, self.positions, self._timed)
+        subscription.reassigned = reassigned
         subscription.paused = group in self._paused
         self._subscriptions.append(subscription)
 
@@ -496,11 +507,13 @@ class _Joined(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """What is revoked is somebody else's to tell about."""
+        self._subscription.reassigned()
         for partition in revoked:
             self._subscription.consumed.pop(f"{partition.topic}:{partition.partition}", None)
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Note the committed positions from which reading goes on."""
+        self._subscription.reassigned()
         self.joined = True
         consumer = getattr(self._subscription.subscriber, "consumer", None)
         self._subscription.wait_at(consumer)
@@ -526,6 +539,7 @@ class _Subscription:
         self.max_records = max_records
         self.stopping = asyncio.Event()
         self.consumed = positions.consumed.setdefault(group, {})
+        self.reassigned: Reassigned = nobody
         self.listener = _Joined(self)
         self.broker: KafkaBroker | None = None
         self.subscriber: Any = None
@@ -608,11 +622,13 @@ class _Subscription:
         read, self._waiting_at = consumer.getmany, consumer
 
         async def until_there_is(*, timeout_ms: int, max_records: int | None) -> Any:
-            while True:
+            while not self.stopping.is_set():
                 await self._heed(consumer)
                 found = await read(timeout_ms=_PATIENCE_MS, max_records=max_records)
-                if found or self.stopping.is_set():
+                if found and not self.stopping.is_set():
                     return found
+            # Nothing more is handed over, and so committed: the batch before may have been left undone.
+            return {}
 
         consumer.getmany = until_there_is
 

@@ -42,6 +42,12 @@ Batch = Sequence[Record]
 Handler = Callable[[Batch], Awaitable[None]]
 """Takes a whole batch. Returning commits it. Raising gives it back: it is handed in again, after a backoff."""
 
+Reassigned = Callable[[], None]
+
+
+def nobody() -> None:
+    """Who does not mind which partitions it has."""
+
 
 @dataclass(slots=True)
 class Positions:
@@ -126,8 +132,20 @@ class Bus(Protocol):
         """
         ...
 
-    def subscribe(self, group: str, topics: Sequence[str], handler: Handler, *, max_records: int = 500) -> None:
-        """Have a consumer group read topics from their beginning. To be called before ``start``."""
+    def subscribe(
+        self,
+        group: str,
+        topics: Sequence[str],
+        handler: Handler,
+        *,
+        max_records: int = 500,
+        reassigned: Reassigned = nobody,
+    ) -> None:
+        """Have a consumer group read topics from their beginning. To be called before ``start``.
+
+        ``reassigned`` is called when this process has lost or got partitions of the group, or may have: before it is
+        handed a record of one that it got.
+        """
         ...
 
     def pause(self, group: str) -> None:

@@ -87,6 +87,10 @@ class OneCommit:
                 return None
         return lost
 
+    def turn(self, collection: Any) -> asyncio.Lock:
+        """To be held around a write beside bulks of this process, which the server would else refuse for it."""
+        return self._turns[collection.name]
+
     async def many(self, collection: Any, updates: Sequence[UpdateMany], concern: WriteConcern) -> int | None:
         """How many documents these updates of many found, once they were done in one commit; None: it is not for here.
 

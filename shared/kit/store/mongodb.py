@@ -231,7 +231,8 @@ class MongoStore:
         if len(published) < WORTH_IT:
             taken = self._collection(collection).with_options(write_concern=_TAKEN)
             each = [UpdateOne({"_id": id, "sequence": upto}, empty) for id, upto in published]
-            return int((await taken.bulk_write(each, ordered=False)).matched_count)
+            async with self._one_commit.turn(taken):
+                return int((await taken.bulk_write(each, ordered=False)).matched_count)
         at: dict[int, list[str]] = {}
         for id, upto in published:
             at.setdefault(upto, []).append(id)

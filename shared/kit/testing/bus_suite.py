@@ -73,6 +73,15 @@ class Reader:
         await self.until(lambda: len(places(self.taken)) >= count)
 
 
+async def either(one: Reader, other: Reader, met: Callable[[], bool]) -> None:
+    """Return as soon as ``met``; it is asked anew after every batch of either."""
+    waiting = [asyncio.ensure_future(reader.until(met)) for reader in (one, other)]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for each in waiting:
+        each.cancel()
+    assert met()
+
+
 class Gate:
     """Holds a handler inside its first batch until it is opened."""
 
@@ -227,6 +236,30 @@ class BusSuite:
         await again.until_taken(20)
         await bus.stop()
 
+    async def test_who_leaves_with_a_batch_that_fails_commits_nothing_behind_it(
+        self, connect: Connect, topic: str
+    ) -> None:
+        async def fail_the_first(batch: Batch) -> None:
+            if batch[0].value == b"0":
+                raise RuntimeError
+
+        failing, reader = connect(), Reader(fail_the_first)
+        await failing.ensure([topic])
+        failing.subscribe(f"{topic}.group", [topic], reader, max_records=1)
+        await failing.start()
+        await put(failing, messages(topic, 6, keys=1))
+        await reader.until(lambda: len(reader.batches) >= 2)
+        await failing.stop()
+
+        bus, again = connect(), Reader()
+        bus.subscribe(f"{topic}.group", [topic], again)
+        await bus.start()
+        await again.until_taken(6)
+        await bus.stop()
+
+        assert reader.taken == []
+        assert values(again.taken) == [b"0", b"1", b"2", b"3", b"4", b"5"]
+
     async def test_a_batch_that_was_cancelled_halfway_is_read_again(self, connect: Connect, topic: str) -> None:
         inside = asyncio.Event()
 
@@ -323,6 +356,33 @@ class BusSuite:
 
         assert in_order(slow.taken)
         assert in_order(other.taken)
+
+    async def test_who_gets_partitions_is_told_before_it_is_handed_records_of_them(
+        self, connect: Connect, topic: str
+    ) -> None:
+        first, one, second, two = connect(), Reader(), connect(), Reader()
+        group = f"{topic}.group"
+        told: list[int] = []
+        """How many batches the second had been handed when it was told."""
+        await first.ensure([topic])
+        first.subscribe(group, [topic], one)
+        second.subscribe(group, [topic], two, reassigned=lambda: told.append(len(two.batches)))
+        await first.start()
+        await put(first, messages(topic, 24))
+        await one.until_taken(24)
+        await second.start()
+        await put(second, messages(topic, 24))
+        await either(one, two, lambda: len(places([*one.taken, *two.taken])) == 48)
+        had, before = {record.partition for record in two.taken}, len(told)
+
+        await first.stop()
+        await put(second, messages(topic, 24))
+        await two.until(lambda: {record.partition for record in two.taken} == set(range(PARTITIONS)))
+        await second.stop()
+
+        firsts = [number for number, batch in enumerate(two.batches) if {r.partition for r in batch} - had]
+        assert not had or told[0] == 0
+        assert any(at <= firsts[0] for at in told[before:]), (told, before, firsts)
 
     async def test_when_a_member_leaves_the_others_take_over_where_it_stopped(
         self, connect: Connect, topic: str

@@ -19,8 +19,10 @@ from shared.kit.bus.port import (
     Positions,
     PublishFailed,
     ReadFailed,
+    Reassigned,
     Record,
     Topic,
+    nobody,
 )
 from shared.kit.testing.memory_store import Gate
 
@@ -105,6 +107,7 @@ class _Subscription:
     topics: tuple[str, ...]
     handler: Handler
     max_records: int
+    reassigned: Reassigned = nobody
     generation: int = -1
     empty_at: int = -1
     """How many records the broker had when there was nothing to read."""
@@ -168,9 +171,17 @@ class MemoryBus:
         await self._gate("bus.published")
         return results
 
-    def subscribe(self, group: str, topics: Sequence[str], handler: Handler, *, max_records: int = 500) -> None:
+    def subscribe(
+        self,
+        group: str,
+        topics: Sequence[str],
+        handler: Handler,
+        *,
+        max_records: int = 500,
+        reassigned: Reassigned = nobody,
+    ) -> None:
         """Have a consumer group read topics from their beginning."""
-        self._subscriptions[group] = _Subscription(group, tuple(topics), handler, max_records)
+        self._subscriptions[group] = _Subscription(group, tuple(topics), handler, max_records, reassigned)
 
     def pause(self, group: str) -> None:
         """Read nothing more for a group."""
@@ -329,6 +340,7 @@ class MemoryBus:
         if subscription.generation != group.generation:
             subscription.generation = group.generation
             subscription.next = {}
+            subscription.reassigned()
         elif subscription.empty_at == self.broker.appended:
             return []
         records: list[Record] = []

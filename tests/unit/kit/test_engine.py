@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from typing import Any
 
 import pytest
 
 from shared.kit.decisions import Facts, Ref, Where
+from shared.kit.engine import Reactor
 from shared.kit.parking import ParkedState
 from shared.kit.reactions import Reactions, on
 from shared.kit.store import repository
@@ -173,6 +175,76 @@ async def test_later_batches_of_a_parked_key_wait_in_order_and_once(bench: Bench
     assert (await bench.get(Box, "box")).letters == ["b"]
 
 
+# -- two halves side by side ----------------------------------------------------------------------------------
+
+ONE_HALF, OTHER_HALF = ("ann", "dot"), ("bob", "cid")
+"""Keys that fall into different halves of a batch."""
+
+
+def halved(bench: Bench) -> Reactor:
+    reactor = bench.reactor(BOXES)
+    reactor.apart = 2
+    return reactor
+
+
+async def turns() -> None:
+    """Let the other half go on as far as it can."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def test_halves_that_lead_to_one_document_both_are_written_each_key_in_its_order(bench: Bench) -> None:
+    keys = [*ONE_HALF, *OTHER_HALF]
+    batch = [record_of(letter(f"{key}{n}"), key, n) for n in (1, 2, 3) for key in keys]
+    bench.gates.once("store.write", turns)
+
+    await halved(bench).handle(batch)
+
+    letters = (await bench.get(Box, "box")).letters
+    assert sorted(letters) == sorted(f"{key}{n}" for key in keys for n in (1, 2, 3))
+    for key in keys:
+        assert [each for each in letters if each.startswith(key)] == [f"{key}{n}" for n in (1, 2, 3)]
+    assert bench.gates.counts["store.write"] == 3, "one half lost, and decided again"
+
+
+async def test_poison_in_both_halves_is_parked_with_what_follows_it(bench: Bench) -> None:
+    keys = [*ONE_HALF, *OTHER_HALF]
+    batch = [record_of(letter(f"{key}{n}", text=POISON if n == 2 else ""), key, n) for n in (1, 2, 3) for key in keys]
+
+    await halved(bench).handle(batch)
+
+    assert sorted((await bench.get(Box, "box")).letters) == sorted(f"{key}1" for key in keys)
+    for key in keys:
+        parked = await bench.parked(GROUP, key)
+        assert parked is not None
+        assert [entry.record() for entry in parked.entries] == [r for r in batch if r.key == key.encode()][1:]
+
+
+async def test_a_half_that_fails_fails_the_batch_once_the_other_is_at_rest(bench: Bench) -> None:
+    reactor = halved(bench)
+    batch = [record_of(letter(f"{key}{n}", key), key, n) for n in (1, 2) for key in ("ann", "bob")]
+
+    async def fail() -> None:
+        raise StoreUnavailable("the store did not answer")
+
+    bench.gates.once("store.write", fail)
+    bench.gates.once("store.write", turns)
+    with pytest.raises(StoreUnavailable):
+        await reactor.handle(batch)
+    written = [key for key in ("ann", "bob") if await bench.raw(Box, key) is not None]
+    await turns()
+    assert written == [key for key in ("ann", "bob") if await bench.raw(Box, key) is not None]
+    assert len(written) == 1
+
+    await reactor.handle(batch)
+
+    for key in ("ann", "bob"):
+        assert (await bench.get(Box, key)).letters == [f"{key}1", f"{key}2"]
+
+
+# -- what waits under parked keys -----------------------------------------------------------------------------
+
+
 async def test_while_nothing_waits_that_is_asked_once_a_second(bench: Bench) -> None:
     reactor = bench.reactor(BOXES)
     asked = []
@@ -188,16 +260,33 @@ async def test_while_nothing_waits_that_is_asked_once_a_second(bench: Bench) -> 
 
 async def test_who_takes_a_partition_over_knows_at_once_what_was_parked_there(bench: Bench) -> None:
     one, other = bench.reactor(BOXES), bench.reactor(BOXES)
-    await one.handle([record_of(letter("1"), "ann", 1, offset=1)])
-    await other.handle([record_of(letter("2", text=POISON), "ann", 2, offset=2)])
+    await one.handle([record_of(letter("1"), "ann", 1)])
+    await other.handle([record_of(letter("2", text=POISON), "ann", 2)])
 
-    await one.handle([record_of(LetterCounted(box_id="box", count=1), "box", 1, topic=LetterArrived.topic, offset=3)])
-    await one.handle([record_of(letter("3"), "ann", 3, offset=4)])
+    one.reassigned()
+    await one.handle([record_of(LetterCounted(box_id="box", count=1), "box", 1)])  # is not for this group
+    await one.handle([record_of(letter("3"), "ann", 3)])
 
     assert (await bench.get(Box, "box")).letters == ["1"]
     parked = await bench.parked(GROUP, "ann")
     assert parked is not None
     assert len(parked.entries) == 2
+
+
+async def test_what_was_asked_while_partitions_changed_hands_is_asked_again(bench: Bench) -> None:
+    one, other = bench.reactor(BOXES), bench.reactor(BOXES)
+    poison = record_of(letter("2", text=POISON), "ann", 2)
+
+    async def changes_hands() -> None:
+        one.reassigned()
+        await other.handle([poison])
+
+    await other.handle([record_of(letter("1"), "ann", 1)])
+    bench.gates.once("store.load", changes_hands)  # behind the question, before the answer is used
+    await one.handle([record_of(letter("b"), "bob", 1)])
+    await one.handle([record_of(letter("3"), "ann", 3)])
+
+    assert (await bench.get(Box, "box")).letters == ["1", "b"]
 
 
 async def test_a_failing_timer_does_not_have_keys_asked_for(bench: Bench) -> None:
