@@ -108,8 +108,7 @@ class Reactor(Reader):
                     poisoned[item.subject].append((item.record, WAITS))
                 else:
                     going_on.append(item)
-            parts = _halves(going_on) if len(going_on) >= self.apart else [going_on]
-            poisoned |= await self._side_by_side(parts)
+            poisoned |= await (self._apply(going_on) if len(going_on) < self.apart else self._halved(going_on))
         return [each for records in poisoned.values() for each in records]
 
     def _segments(self, received: Sequence[Received]) -> list[list[Received]]:
@@ -125,14 +124,14 @@ class Reactor(Reader):
             creates = creates or row.creates
         return segments
 
-    async def _side_by_side(self, parts: Sequence[list[Received]]) -> dict[str, Poisoned]:
-        """Apply parts that have no key in common: while one waits for the store, the other computes.
+    async def _halved(self, received: Sequence[Received]) -> dict[str, Poisoned]:
+        """Apply two halves that have no key in common: while one waits for the store, the other computes.
 
-        Where both lead to one document, one of them loses, and decides again. A part that fails does not leave the
+        Where both lead to one document, one of them loses, and decides again. A half that fails does not leave the
         other at work behind it.
         """
         poisoned: dict[str, Poisoned] = {}
-        for found in await asyncio.gather(*map(self._apply, parts), return_exceptions=True):
+        for found in await asyncio.gather(*map(self._apply, _halves(received)), return_exceptions=True):
             if isinstance(found, BaseException):
                 raise found
             for subject, records in found.items():

@@ -32,12 +32,12 @@ takes up in a slot whose takeover is not over.
 """
 
 POINTS = frozenset((gate, role) for role, gates in PASSED_BY.items() for gate in gates)
-ONLY_CARE = frozenset({("store.find", "react"), ("store.find", "api"), ("store.append", "api")})
-"""The toy service routes by no field, lists nothing and keeps no audit; for these the six services are played."""
+ONLY_CARE = frozenset({("store.find", "api"), ("store.append", "api")})
+"""The toy service lists nothing and keeps no audit; for these the six services are played."""
 
-LETTERS = 120
+LETTERS = 400
 CARE = 12
-"""How many seeds it may take; about half as many do it."""
+"""How many seeds it may take; about a third as many do it."""
 
 
 def _role(kind: str) -> str:
@@ -76,6 +76,7 @@ async def test_a_process_died_at_every_crash_point_of_every_role() -> None:
         passed |= _points(letters.world.passed)
         crashed |= _points(letters.world.crashed_at)
         if crashed >= POINTS - ONLY_CARE:
+            print(f"{seed + 1} seeds of letters")
             break
     for seed in range(CARE):
         if crashed >= POINTS:
