@@ -139,6 +139,16 @@ async def lagging(bus: Bus, met: Callable[[Lag], bool]) -> Lag:
                 await asyncio.wait_for(asyncio.Event().wait(), 0.02)
 
 
+async def read_anew(connect: Connect, topic: str, count: int) -> Reader:
+    """What a new client of the topic's group is handed, from where the group stands."""
+    bus, reader = connect(), Reader()
+    bus.subscribe(f"{topic}.group", [topic], reader)
+    await bus.start()
+    await reader.until_taken(count)
+    await bus.stop()
+    return reader
+
+
 class BusSuite:
     """The promises of ``shared.kit.bus.port.Bus``."""
 
@@ -230,11 +240,7 @@ class BusSuite:
         await reader.until(lambda: len(reader.batches) >= 2)
         await failing.stop()
 
-        bus, again = connect(), Reader()
-        bus.subscribe(f"{topic}.group", [topic], again)
-        await bus.start()
-        await again.until_taken(20)
-        await bus.stop()
+        await read_anew(connect, topic, 20)
 
     async def test_who_leaves_with_a_batch_that_fails_commits_nothing_behind_it(
         self, connect: Connect, topic: str
@@ -251,11 +257,7 @@ class BusSuite:
         await reader.until(lambda: len(reader.batches) >= 2)
         await failing.stop()
 
-        bus, again = connect(), Reader()
-        bus.subscribe(f"{topic}.group", [topic], again)
-        await bus.start()
-        await again.until_taken(6)
-        await bus.stop()
+        again = await read_anew(connect, topic, 6)
 
         assert reader.taken == []
         assert values(again.taken) == [b"0", b"1", b"2", b"3", b"4", b"5"]
@@ -278,11 +280,7 @@ class BusSuite:
         await asyncio.wait_for(inside.wait(), SECONDS)
         await cancelled.stop()
 
-        bus, again = connect(), Reader()
-        bus.subscribe(f"{topic}.group", [topic], again)
-        await bus.start()
-        await again.until_taken(20)
-        await bus.stop()
+        again = await read_anew(connect, topic, 20)
 
         assert in_order(again.taken)
 
