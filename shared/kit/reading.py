@@ -92,8 +92,8 @@ class Reader(ABC):
         self._assignment += 1
         self._asked_at = float("-inf")
 
-    async def _waiting(self, keys: set[str]) -> set[str]:
-        """Which of these keys have events waiting; not asked of each batch while nothing waits at all.
+    async def _waiting(self, items: Sequence[Received | Unreadable]) -> set[str]:
+        """Under which keys of these records events wait; not asked of each batch while nothing waits at all.
 
         What another process parks of a topic that only it reads may hold back a key here ``_FREE_FOR`` seconds late:
         topics have no order among each other.
@@ -104,7 +104,9 @@ class Reader(ABC):
             self._free = not await self._parking.any(self.group)
             if assignment == self._assignment:
                 self._asked_at = now
-        return set() if self._free else await self._parking.parked(self.group, keys)
+        if self._free:
+            return set()
+        return await self._parking.parked(self.group, {parking_key(item.record) for item in items})
 
     async def _handle(self, batch: Sequence[Record]) -> None:
         items = [item for record in batch if not isinstance(item := read(record, self._wanted), Unwanted)]
@@ -112,7 +114,7 @@ class Reader(ABC):
             return
         for topic, count in Counter(item.record.topic for item in items).items():
             self._telemetry.consumed.add(count, {**self._told, metrics.OPERATION: "poll", metrics.DESTINATION: topic})
-        parked = await self._waiting({parking_key(item.record) for item in items})
+        parked = await self._waiting(items)
         aside: dict[str, Poisoned] = {}
         wanted: list[Received] = []
         for item in items:
